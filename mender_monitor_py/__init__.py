@@ -1,0 +1,3 @@
+"""Device monitoring beside the Mender update client."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,166 @@
+"""
+The state of one finding: OK and bad, flapping, expiration and renewal.
+
+Values in, values out. Times are seconds on CLOCK_BOOTTIME, given by the caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mender_monitor_py.model import CRITICAL, OK, Alert, Details, Observation, Stamp, Subject
+
+FLAPPING_STATUS = "flapping"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    When a finding flaps, and when an event is over.
+
+    It flaps from *flap_count* changes between good and bad within *flap_window* seconds on. An event is
+    over *expires_after* seconds after it was last seen (None: never).
+    """
+
+    flap_window: float
+    flap_count: int
+    expires_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """
+    What is known of a finding.
+
+    *last* is the newest observation, its lines removed; *changes* the moments of the newest changes;
+    *told* the level that the server was told; *repeats* how often a bad thing was seen again.
+    """
+
+    last: Observation | None = None
+    since: float = 0.0
+    seen_at: float = 0.0
+    changes: tuple[float, ...] = ()
+    flapping: bool = False
+    told: str = OK
+    repeats: int = 0
+
+    @property
+    def bad(self) -> bool:
+        return self.last is not None and self.last.bad
+
+    @property
+    def idle(self) -> bool:
+        """Good, told so, and with no change left to remember: nothing needs to be kept."""
+        return not (self.bad or self.flapping or self.changes) and self.told == OK
+
+
+def observe(state: State, seen: Observation, now: float, limits: Limits) -> tuple[State, tuple[Alert, ...]]:
+    """The state after *seen*, and the alerts to send, in order."""
+    changed = seen.bad != state.bad
+    changes = _recent(state.changes, now, limits)
+    if changed:
+        changes = (*changes, now)[-limits.flap_count :]
+    after = replace(
+        state,
+        last=seen.without_lines(),
+        since=now if changed or state.last is None else state.since,
+        seen_at=now,
+        changes=changes,
+        repeats=state.repeats + 1 if seen.bad and not changed else 0,
+    )
+    if len(changes) >= limits.flap_count:
+        if state.flapping:
+            return after, ()
+        return replace(after, flapping=True), (_flapping_alert(seen, _bad_level(seen, state)),)
+    if state.flapping:
+        return _settle(after, seen.alert())
+    if seen.level != state.told:
+        return replace(after, told=seen.level), (seen.alert(),)
+    return after, ()
+
+
+def tick(state: State, now: float, limits: Limits) -> tuple[State, tuple[Alert, ...]]:
+    """The state when *now* has come without an observation: events expire, flapping ends."""
+    last = state.last
+    if last is None:
+        return state, ()
+    expires_at = _expires_at(state, limits)
+    if expires_at is not None and now >= expires_at:
+        return observe(state, _cleared(last, state.repeats), now, limits)
+    changes = _recent(state.changes, now, limits)
+    after = replace(state, changes=changes)
+    if state.flapping and len(changes) < limits.flap_count:
+        return _settle(after, last.alert())
+    return after, ()
+
+
+def next_due(state: State, limits: Limits) -> float | None:
+    """When :func:`tick` has something to do, unless something is observed before. None: never."""
+    due = []
+    expires_at = _expires_at(state, limits)
+    if expires_at is not None:
+        due.append(expires_at)
+    if state.flapping and state.changes:
+        due.append(state.changes[0] + limits.flap_window)
+    return min(due, default=None)
+
+
+def rebase(state: State, saved: Stamp, now: Stamp) -> State:
+    """
+    The state that was saved at *saved*, with its times on the clock of *now*.
+
+    After a reboot the time that the machine was off is taken from the wall clock where both readings can
+    be trusted. Else only the time since boot has passed for certain.
+    """
+    if saved.boot_id == now.boot_id:
+        return state
+    passed = now.wall - saved.wall if saved.known and now.known else now.boottime
+    shift = now.boottime - max(passed, 0.0) - saved.boottime
+    return replace(
+        state,
+        since=state.since + shift,
+        seen_at=state.seen_at + shift,
+        changes=tuple(moment + shift for moment in state.changes),
+    )
+
+
+def _recent(changes: tuple[float, ...], now: float, limits: Limits) -> tuple[float, ...]:
+    return tuple(moment for moment in changes if now - moment < limits.flap_window)
+
+
+def _expires_at(state: State, limits: Limits) -> float | None:
+    if limits.expires_after is None or not state.bad or state.last is None or not state.last.event:
+        return None
+    return state.seen_at + limits.expires_after
+
+
+def _bad_level(seen: Observation, state: State) -> str:
+    candidates = (seen.level, state.last.level if state.last is not None else OK, state.told)
+    return next((level for level in candidates if level != OK), CRITICAL)
+
+
+def _flapping_alert(seen: Observation, level: str) -> Alert:
+    name = seen.flapping_name or f"{seen.name} going up and down"
+    subject = Subject(seen.subject.name, seen.subject.type, FLAPPING_STATUS)
+    return Alert(name, level, subject, Details(f"{seen.subject.name} keeps changing its state"))
+
+
+def _settle(state: State, current: Alert) -> tuple[State, tuple[Alert, ...]]:
+    """Flapping ended: clear its alert, then tell what is the case now."""
+    assert state.last is not None
+    steady = Details(f"{state.last.subject.name} is steady again")
+    calm = replace(_flapping_alert(state.last, OK), details=steady)
+    return replace(state, flapping=False, told=current.level), (calm, current)
+
+
+def _cleared(last: Observation, repeats: int) -> Observation:
+    status = last.cleared_status or last.subject.status
+    description = last.cleared or last.details.description
+    if repeats:
+        description += f" (it was seen {repeats + 1} times)"
+    return replace(
+        last,
+        level=OK,
+        subject=replace(last.subject, status=status),
+        details=Details(description),
+    )

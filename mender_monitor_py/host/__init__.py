@@ -1,0 +1,1 @@
+"""The machine: thin readers and watchers. They decide nothing."""

@@ -1,0 +1,75 @@
+"""The machine as the subsystems see it: shared watchers, each made when first needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.paths import Paths
+
+if TYPE_CHECKING:
+    from mender_monitor_py.host.bus import SystemBus
+    from mender_monitor_py.host.follow import Files
+    from mender_monitor_py.host.inotify import Inotify
+    from mender_monitor_py.host.systemd import Systemd
+
+
+class Host:
+    """
+    One inotify, one bus connection and one follower a file for all checks.
+
+    A part is imported and opened when a check asks for it, so that a device pays only for what it uses.
+    """
+
+    def __init__(self, paths: Paths, clock: Clock) -> None:
+        self.paths = paths
+        self.clock = clock
+        self._inotify: Inotify | None = None
+        self._files: Files | None = None
+        self._bus: SystemBus | None = None
+        self._systemd: Systemd | None = None
+
+    @property
+    def inotify(self) -> Inotify:
+        """The kernel's file events."""
+        if self._inotify is None:
+            from mender_monitor_py.host.inotify import Inotify
+
+            self._inotify = Inotify()
+        return self._inotify
+
+    @property
+    def files(self) -> Files:
+        """Followed log files, one reader a file."""
+        if self._files is None:
+            from mender_monitor_py.host.follow import Files
+
+            self._files = Files(self.inotify)
+        return self._files
+
+    @property
+    def bus(self) -> SystemBus:
+        """The D-Bus system bus: calls and signals, over its restarts."""
+        if self._bus is None:
+            from mender_monitor_py.host.bus import SystemBus
+
+            self._bus = SystemBus()
+        return self._bus
+
+    @property
+    def systemd(self) -> Systemd:
+        """The service manager's units."""
+        if self._systemd is None:
+            from mender_monitor_py.host.systemd import Systemd
+
+            self._systemd = Systemd(self.bus)
+        return self._systemd
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        if self._bus is not None:
+            await self._bus.aclose()
+        if self._files is not None:
+            await self._files.aclose()
+        if self._inotify is not None:
+            self._inotify.close()

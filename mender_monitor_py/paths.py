@@ -1,0 +1,82 @@
+"""Every path of the product, under one movable root."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT_VARIABLE = "MENDER_MONITOR_ROOT"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """
+    The paths under *root*; ``/`` on a device, a folder in the demo and the tests.
+
+    Watched files and commands of the checks are the device's own and are not moved.
+    """
+
+    root: Path = Path("/")
+
+    @classmethod
+    def from_environment(cls) -> Paths:
+        """The root that ``MENDER_MONITOR_ROOT`` names, else ``/``."""
+        return cls(Path(os.environ.get(ROOT_VARIABLE) or "/").absolute())
+
+    @property
+    def etc(self) -> Path:
+        return self.root / "etc/mender-monitor"
+
+    @property
+    def overrides(self) -> Path:
+        """The user's settings, read over the shipped ones."""
+        return self.etc / "monitor.conf"
+
+    @property
+    def monitor_d(self) -> Path:
+        return self.etc / "monitor.d"
+
+    @property
+    def share(self) -> Path:
+        return self.root / "usr/share/mender-monitor"
+
+    @property
+    def config(self) -> Path:
+        """The shipped settings."""
+        return self.share / "config/config.sh"
+
+    @property
+    def state(self) -> Path:
+        """May be a link to a data partition; it is followed, never replaced."""
+        return self.root / "var/lib/mender-monitor"
+
+    @property
+    def outbox(self) -> Path:
+        return self.state / "outbox.db"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run/mender-monitor"
+
+    @property
+    def status(self) -> Path:
+        """What the running daemon says of its checks; JSON, on a memory file system."""
+        return self.run / "status.json"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.root / "var/run/monitoring-client.pid"
+
+    @property
+    def sender_socket(self) -> Path:
+        """Where the sender's unit listens; without it the daemon starts a sender itself."""
+        return self.run / "sender.sock"
+
+    @property
+    def mender_conf(self) -> Path:
+        return self.root / "etc/mender/mender.conf"
+
+    @property
+    def mender_fallback_conf(self) -> Path:
+        return self.root / "var/lib/mender/mender.conf"
