@@ -6,7 +6,9 @@ Values in, values out. Times are seconds on CLOCK_BOOTTIME, given by the caller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from mender_monitor_py.model import CRITICAL, OK, Alert, Details, Observation, Stamp, Subject
 
@@ -56,6 +58,10 @@ class State:
 
 def observe(state: State, seen: Observation, now: float, limits: Limits) -> tuple[State, tuple[Alert, ...]]:
     """The state after *seen*, and the alerts to send, in order."""
+    if _is_another(state.last, seen):
+        closed = close(state, "The check was changed; what it watched before is not watched any more")
+        after, alerts = observe(State(), seen, now, limits)
+        return after, (*closed, *alerts)
     changed = seen.bad != state.bad
     changes = _recent(state.changes, now, limits)
     if changed:
@@ -105,6 +111,41 @@ def next_due(state: State, limits: Limits) -> float | None:
     return min(due, default=None)
 
 
+def close(state: State, reason: str) -> tuple[Alert, ...]:
+    """The alerts that end what the server holds of this finding, when nothing will judge it again."""
+    last = state.last
+    if last is None:
+        return ()
+    details = Details(reason)
+    alerts = []
+    if state.flapping:
+        alerts.append(replace(_flapping_alert(last, OK), details=details))
+    if state.told != OK:
+        alerts.append(replace(_cleared(last, 0).alert(), details=details))
+    return tuple(alerts)
+
+
+def encode(state: State, at: Stamp) -> str:
+    """*state* as text, with the moment its times are counted from."""
+    return json.dumps({"at": asdict(at), **asdict(state)}, ensure_ascii=True, separators=(",", ":"))
+
+
+def decode(text: str) -> tuple[State, Stamp]:
+    """
+    What :func:`encode` wrote.
+
+    Raises ValueError when it is something else: a newer version's, or damaged.
+    """
+    try:
+        fields = json.loads(text)
+        at = Stamp(**fields.pop("at"))
+        last = fields.pop("last")
+        changes = tuple(fields.pop("changes"))
+        return State(last=_observation(last), changes=changes, **fields), at
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not a stored state: {error}") from error
+
+
 def rebase(state: State, saved: Stamp, now: Stamp) -> State:
     """
     The state that was saved at *saved*, with its times on the clock of *now*.
@@ -124,8 +165,24 @@ def rebase(state: State, saved: Stamp, now: Stamp) -> State:
     )
 
 
+def _observation(fields: dict[str, Any] | None) -> Observation | None:
+    if fields is None:
+        return None
+    subject, details = fields.pop("subject"), fields.pop("details")
+    return Observation(subject=Subject(**subject), details=Details(details["description"]), **fields)
+
+
+def _is_another(last: Observation | None, seen: Observation) -> bool:
+    """Whether *seen* is about another alert than *last*, as the server tells them apart."""
+    return last is not None and (last.name, last.subject.name, last.subject.type) != (
+        seen.name,
+        seen.subject.name,
+        seen.subject.type,
+    )
+
+
 def _recent(changes: tuple[float, ...], now: float, limits: Limits) -> tuple[float, ...]:
-    return tuple(moment for moment in changes if now - moment < limits.flap_window)
+    return tuple(moment for moment in changes if now < moment + limits.flap_window)
 
 
 def _expires_at(state: State, limits: Limits) -> float | None:
