@@ -79,6 +79,13 @@ class Report(Protocol):
     def gone(self, keep: Collection[str], cleared: str) -> None:
         """Every bad finding whose key is not in *keep* has ended, for the reason *cleared*."""
 
+    async def tell(self, observation: Observation) -> None:
+        """
+        Send *observation* as an alert as it stands, a repetition or a first OK too: it was judged already.
+
+        Its level becomes the finding's state. The alert is durable on return. Raises OutboxError.
+        """
+
     def unknown(self, reason: str) -> None:
         """The check cannot look; the state is unknown until the next observation or :meth:`known`."""
 
