@@ -1,5 +1,6 @@
 """Alert state: every subsystem's checks turn good and bad, flap, expire and renew by these rules."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -40,8 +41,11 @@ MATCH = Observation(
 )
 
 
-def play(seen: list[tuple[float, Observation | None]], limits: Limits = LIMITS) -> tuple[State, list[Alert]]:
-    state, alerts = State(), []
+def play(
+    seen: Sequence[tuple[float, Observation | None]], limits: Limits = LIMITS
+) -> tuple[State, list[Alert]]:
+    state = State()
+    alerts: list[Alert] = []
     for now, observation in seen:
         step = tick(state, now, limits) if observation is None else observe(state, observation, now, limits)
         state = step[0]
@@ -95,8 +99,8 @@ def test_flapping_is_one_alert_and_silence_until_it_ends():
     end = rounds[-1][0]
     due = next_due(state, LIMITS)
     assert due is not None and end < due < end + 120
-    state, alerts = tick(state, due, LIMITS)
-    assert titles(list(alerts)) == [(OK, "Service cron going up and down"), (OK, "Service cron not running")]
+    state, after = tick(state, due, LIMITS)
+    assert titles(list(after)) == [(OK, "Service cron going up and down"), (OK, "Service cron not running")]
     assert not state.flapping
     assert next_due(state, LIMITS) is None
 
@@ -107,8 +111,8 @@ def test_flapping_that_ends_in_the_bad_state_says_so():
     """
     state, _ = play([(i, BAD if i % 2 == 0 else GOOD) for i in range(9)])
     assert state.flapping and state.bad
-    state, alerts = tick(state, 70.0, LIMITS)
-    assert titles(list(alerts)) == [(OK, "Service cron going up and down"), (CRITICAL, BAD.name)]
+    state, after = tick(state, 70.0, LIMITS)
+    assert titles(list(after)) == [(OK, "Service cron going up and down"), (CRITICAL, BAD.name)]
 
 
 def test_an_event_expires_after_its_last_repetition():
