@@ -1,0 +1,1 @@
+../monitor-available/service_mender-connect.sh
