@@ -1,0 +1,61 @@
+"""What travels on a D-Bus bus: a signal, and the signatures that type its arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# Type codes and alignments: D-Bus Specification, "Type System" and "Marshalling (Wire Format)".
+ALIGNMENT = {
+    "y": 1, "b": 4, "n": 2, "q": 2, "i": 4, "u": 4, "x": 8, "t": 8, "d": 8, "h": 4,
+    "s": 4, "o": 4, "g": 1, "v": 1, "a": 4, "(": 8, "{": 8,
+}  # fmt: skip
+_CLOSING = {"(": ")", "{": "}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """
+    A signal as it arrived.
+
+    *sender* is the unique name that the bus put there (it cannot be forged), or ``org.freedesktop.DBus``.
+    Variants in *body* are pairs of signature and value.
+    """
+
+    sender: str
+    path: str
+    interface: str
+    member: str
+    signature: str = ""
+    body: tuple[Any, ...] = ()
+
+
+def type_end(signature: str, start: int) -> int:
+    """
+    Where the complete type ends that begins at *start* of *signature*.
+
+    Raises ValueError when there is none.
+    """
+    end = start
+    while signature[end : end + 1] == "a":
+        end += 1
+    code = signature[end : end + 1]
+    if code not in ALIGNMENT or not code:
+        raise ValueError(f"not a D-Bus signature: {signature!r}")
+    end += 1
+    if code in _CLOSING:
+        while signature[end : end + 1] != _CLOSING[code]:
+            end = type_end(signature, end)
+        end += 1
+    return end
+
+
+def complete_types(signature: str) -> list[str]:
+    """The single complete types of *signature*: ``sa{sv}(ii)`` has three. Raises ValueError."""
+    types = []
+    start = 0
+    while start < len(signature):
+        end = type_end(signature, start)
+        types.append(signature[start:end])
+        start = end
+    return types
