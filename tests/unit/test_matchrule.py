@@ -124,10 +124,9 @@ def test_a_rule_that_the_bus_refuses_is_refused_with_a_sentence(bus: DBusConnect
         parse(rule)
 
 
-KEYS = st.just("") | st.sampled_from(
-    "type sender interface member path path_namespace destination arg0 arg1path arg0namespace eavesdrop "
-    "arg64 nonsense".split()
-)
+KEYS = st.sampled_from(
+    ["type", "sender", "interface", "member", "path", "path_namespace", "destination", "eavesdrop"]
+) | st.sampled_from(["arg0", "arg1path", "arg0namespace", "arg64", "nonsense", ""])
 VALUES = st.sampled_from(
     [
         "signal",
@@ -155,7 +154,8 @@ def test_any_rule_is_judged_as_the_bus_judges_it(
     bus: DBusConnection, pairs: list[tuple[str, str, str]]
 ) -> None:
     rule = ",".join(key + equals + value for key, equals, value in pairs)
-    assume(not re.search(r"(^|,)\s*=", rule))
+    # where dbus-daemon strays from the specification: see below, and a comma after a backslash is text to it
+    assume(not re.search(r"(^|,)\s*=|\\,", rule))
     assert bus_accepts(bus, rule) == we_accept(rule), rule
 
 
