@@ -100,6 +100,27 @@ class Outbox:
         changes = Changes([(alert, at) for alert in alerts])
         self._database.write(lambda connection: self._apply(connection, changes, ()))
 
+    def put_raw(self, body: bytes, at: Stamp) -> None:
+        """
+        Add a record that is no alert, for scripts that store such; durable on return.
+
+        It waits in its turn, and is set aside by :meth:`head`. Raises ValueError when it is too big.
+        """
+        if len(body) > wire.MAX_ALERT_SIZE:
+            raise ValueError(f"a record of more than {wire.MAX_ALERT_SIZE} bytes")
+
+        def work(connection: sqlite3.Connection) -> None:
+            _insert_body(connection, body, at, _PLAIN, identity="raw record", bad=False)
+            self._trim(connection, self._clock.now())
+
+        self._database.write(work)
+
+    def keys(self) -> list[int]:
+        """The numbers of all that waits, oldest first, but for the outbox's own alerts."""
+        query = "SELECT seq FROM alerts WHERE state = 'waiting' AND own = ? ORDER BY seq"
+        rows = self._database.read(lambda connection: connection.execute(query, (_PLAIN,)).fetchall())
+        return [seq for (seq,) in rows]
+
     def commit(self, changes: Changes) -> None:
         """
         Write *changes* in one transaction, durable on return.
@@ -393,20 +414,16 @@ class Outbox:
 def _insert(connection: sqlite3.Connection, alert: Alert, at: Stamp, own: int = _PLAIN) -> None:
     alert = wire.bounded(alert)
     body = wire.to_text(alert).encode()
+    _insert_body(connection, body, at, own, identity=shedding.identity(alert), bad=alert.level != OK)
+
+
+def _insert_body(
+    connection: sqlite3.Connection, body: bytes, at: Stamp, own: int, *, identity: str, bad: bool
+) -> None:
     connection.execute(
         "INSERT INTO alerts (state, own, identity, bad, size, boot_id, boottime, wall, known, body) "
         "VALUES ('waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            own,
-            shedding.identity(alert),
-            alert.level != OK,
-            len(body),
-            at.boot_id,
-            at.boottime,
-            at.wall,
-            at.known,
-            body,
-        ),
+        (own, identity, bad, len(body), at.boot_id, at.boottime, at.wall, at.known, body),
     )
 
 
