@@ -74,6 +74,11 @@ class Paths:
         return self.run / "sender.sock"
 
     @property
+    def runner_socket(self) -> Path:
+        """Where the unit of the runner of commands listens; without it the daemon starts a runner itself."""
+        return self.run / "runner.sock"
+
+    @property
     def mender_conf(self) -> Path:
         return self.root / "etc/mender/mender.conf"
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mender_monitor_py.host.bus import SystemBus
     from mender_monitor_py.host.follow import Files
     from mender_monitor_py.host.inotify import Inotify
+    from mender_monitor_py.host.runner import Runner
+    from mender_monitor_py.host.shellchecks import ShellChecks
     from mender_monitor_py.host.systemd import Systemd
 
 
@@ -28,6 +30,8 @@ class Host:
         self._files: Files | None = None
         self._bus: SystemBus | None = None
         self._systemd: Systemd | None = None
+        self._runner: Runner | None = None
+        self._shells: ShellChecks | None = None
 
     @property
     def inotify(self) -> Inotify:
@@ -65,11 +69,31 @@ class Host:
             self._systemd = Systemd(self.bus)
         return self._systemd
 
+    @property
+    def runner(self) -> Runner:
+        """Runs what users write, outside the watcher."""
+        if self._runner is None:
+            from mender_monitor_py.host.runner import Runner
+
+            self._runner = Runner(self.paths.runner_socket)
+        return self._runner
+
+    @property
+    def shells(self) -> ShellChecks:
+        """Runs the checks of the shell subsystems."""
+        if self._shells is None:
+            from mender_monitor_py.host.shellchecks import ShellChecks
+
+            self._shells = ShellChecks(self.paths.share, self.paths.run, self.runner)
+        return self._shells
+
     async def aclose(self) -> None:
         """Close what was opened."""
         if self._bus is not None:
             await self._bus.aclose()
         if self._files is not None:
             await self._files.aclose()
+        if self._runner is not None:
+            await self._runner.aclose()
         if self._inotify is not None:
             self._inotify.close()
