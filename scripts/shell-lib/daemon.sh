@@ -1,0 +1,3 @@
+#!/bin/sh
+# mender-monitord at the place where the original add-on has it.
+PATH="/usr/local/bin:/usr/bin:$PATH" exec mender-monitord "$@"

@@ -1,0 +1,5 @@
+# The log subsystem: the daemon does it. For log_info and the like see common/log.sh.
+#
+# The original add-on keeps helpers of its own here, which its documentation does not offer to scripts. This file
+# is here so that a script which sources it goes on working.
+# shellcheck shell=bash

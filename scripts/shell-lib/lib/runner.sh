@@ -1,0 +1,197 @@
+#!/bin/bash
+# Runs the checks of the shell subsystems, in turn: one long-lived bash that forks a subshell a run.
+#
+# usage: bash lib/runner.sh FOLDER, started by the daemon.
+#
+# Commands come on stdin, each word ended by a NUL:
+#   limits INTERVAL LIMIT                 seconds from run to run of a check, and that a run may take
+#   add NUMBER SUBSYSTEM FILE SCRIPT      run SCRIPT for the check in FILE from now on
+#   remove NUMBER                         not any more
+# The end of stdin ends everything. FOLDER is the daemon's:
+#   NUMBER.out     a FIFO that takes the output of the check's runs
+#   calls          a FIFO for lines to the daemon: "ran NUMBER", "slow NUMBER", "alert NUMBER.ID"
+#   NUMBER.ID      the arguments of a monitor_send_alert; the daemon removes it once the alert is stored
+#   NUMBER.ID.no   the daemon could not
+#   never          a FIFO that nobody writes to: reading it with a time limit is a sleep without a fork
+#
+# Job control gives each run a process group of its own. Time is /proc/uptime, in hundredths of a second: bash's
+# own clocks jump with the wall clock. Names begin with _mm_, as the runs inherit them.
+set -m
+# shellcheck disable=SC2034  # read by the functions of the library
+readonly _mm_folder=$1 _mm_parallel=32
+# shellcheck source=scripts/shell-lib/common/common.sh
+. common/common.sh
+# shellcheck source=scripts/shell-lib/lib/monitor-lib.sh
+. lib/monitor-lib.sh
+# shellcheck source=scripts/shell-lib/lib/alert-lib.sh
+. lib/alert-lib.sh
+# shellcheck source=scripts/shell-lib/lib/subsystem-storage-lib.sh
+. lib/subsystem-storage-lib.sh
+exec {_mm_commands}<&0 </dev/null
+
+_mm_interval=200 _mm_limit=6000 # hundredths of a second
+_mm_subsystem=() _mm_file=() _mm_script=()
+_mm_ring=() _mm_turn=0 # the numbers of the checks, in the order of their turns; whose turn it is
+_mm_pid=()             # the run of a check; its process group has the same number
+_mm_until=()           # when that run has had its time
+_mm_told=()            # what the daemon was told last of a check
+_mm_calls=0
+
+# In place of the library's own: the daemon stores the alert, which spares the start of a program.
+_mender_monitor_queue() {
+    local call=$_mm_folder/$_mm_number.$BASHPID-$((++_mm_calls)) tries=1000 _
+    printf '%s\0' "$@" >|"$call" && printf 'alert %s\n' "${call##*/}" 1<>"$_mm_folder/calls" || return 1
+    while [[ -e $call ]]; do
+        read -r -t 0.01 _ <>"$_mm_folder/never" || :
+        if [[ -e $call.no ]] || ((--tries == 0)); then
+            log_error 'the alert could not be stored'
+            return 1
+        fi
+    done
+}
+
+_mm_tell() { # NUMBER WORD
+    [[ ${_mm_told[$1]:-} == "$2" ]] && return
+    _mm_told[$1]=$2
+    printf '%s %s\n' "$2" "$1" 1<>"$_mm_folder/calls"
+}
+
+_mm_read_clock() {
+    local _
+    read -r _mm_now _ </proc/uptime
+    _mm_now=$((10#${_mm_now/./}))
+}
+
+# A process is the run of ours that it was as long as it is our child: a number alone may be another's by now.
+_mm_is_running() { # PID
+    local stat
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return
+    stat=${stat##*) }
+    [[ ${stat:2} == "$$ "* ]]
+}
+
+# Ends the process group of a run. While its leader's number is another process's, nothing of the group is left.
+_mm_kill() { # SIGNAL PID
+    if _mm_is_running "$2" || [[ ! -e /proc/$2 ]]; then
+        kill "-$1" -- "-$2" 2>/dev/null
+    fi
+}
+
+_mm_look_after() { # NUMBER
+    local -r pid=${_mm_pid[$1]}
+    if ! _mm_is_running "$pid"; then
+        # What it left in the background ends with it, or each run would leave some more.
+        _mm_kill KILL "$pid"
+        [[ ${_mm_until[$1]} != ending ]] && _mm_tell "$1" ran
+        unset -v "_mm_pid[$1]"
+    elif [[ ${_mm_until[$1]} == ending ]]; then
+        _mm_kill KILL "$pid"
+    elif ((_mm_now >= _mm_until[$1])); then
+        _mm_tell "$1" slow
+        _mm_until[$1]=ending
+        _mm_kill TERM "$pid"
+    fi
+}
+
+_mm_remove() { # NUMBER
+    local number
+    local -r ring=(${_mm_ring[@]+"${_mm_ring[@]}"})
+    [[ -z ${_mm_pid[$1]:-} ]] || _mm_kill KILL "${_mm_pid[$1]}"
+    unset -v "_mm_pid[$1]" "_mm_until[$1]" "_mm_told[$1]" "_mm_subsystem[$1]" "_mm_file[$1]" "_mm_script[$1]"
+    _mm_ring=()
+    for number in ${ring[@]+"${ring[@]}"}; do
+        [[ $number == "$1" ]] || _mm_ring+=("$number")
+    done
+}
+
+_mm_word() { IFS= read -r -d '' -u "$_mm_commands" "$1"; }
+
+_mm_obey() { # COMMAND
+    local number interval limit slot
+    case $1 in
+        limits)
+            _mm_word interval && _mm_word limit || return
+            _mm_hundredths _mm_interval "$interval"
+            _mm_hundredths _mm_limit "$limit"
+            ;;
+        add)
+            _mm_word number || return
+            _mm_word "_mm_subsystem[number]" && _mm_word "_mm_file[number]" && _mm_word "_mm_script[number]" || return
+            # Its turn is the next one, and that soon.
+            _mm_ring=(${_mm_ring[@]+"${_mm_ring[@]:0:_mm_turn+1}"} "$number" ${_mm_ring[@]+"${_mm_ring[@]:_mm_turn+1}"})
+            _mm_read_clock
+            slot=$((_mm_interval / ${#_mm_ring[@]}))
+            ((_mm_next <= _mm_now + slot)) || _mm_next=$((_mm_now + slot))
+            ;;
+        remove)
+            _mm_word number || return
+            _mm_remove "$number"
+            ;;
+    esac
+}
+
+_mm_hundredths() { # VARIABLE SECONDS (two decimals)
+    printf -v "$1" '%d' "$((10#${2/./}))"
+}
+
+_mm_end() {
+    local pid
+    for pid in ${_mm_pid[@]+"${_mm_pid[@]}"}; do
+        _mm_kill KILL "$pid"
+    done
+}
+trap _mm_end EXIT
+trap 'exit 0' TERM INT HUP
+
+_mm_read_clock
+_mm_next=$_mm_now # when the next check has its turn
+while :; do
+    if ((${#_mm_ring[@]} == 0)); then
+        _mm_word _mm_command || exit 0
+        _mm_obey "$_mm_command" || exit 0
+        _mm_read_clock
+        _mm_next=$_mm_now
+        continue
+    fi
+    _mm_wait=$((_mm_next > _mm_now ? _mm_next - _mm_now : 1))
+    printf -v _mm_wait '%d.%02d' "$((_mm_wait / 100))" "$((_mm_wait % 100))"
+    if IFS= read -r -t "$_mm_wait" -d '' -u "$_mm_commands" _mm_command; then
+        _mm_obey "$_mm_command" || exit 0
+        _mm_read_clock
+        continue
+    elif (($? <= 128)); then
+        exit 0
+    fi
+    _mm_read_clock
+    for _mm_number in "${!_mm_pid[@]}"; do
+        _mm_look_after "$_mm_number"
+    done
+    ((_mm_now >= _mm_next)) || continue
+
+    # The checks take turns evenly within the interval. Late ones are not caught up with.
+    _mm_next=$((_mm_next + _mm_interval / ${#_mm_ring[@]}))
+    ((_mm_next > _mm_now)) || _mm_next=$((_mm_now + 1))
+    ((${#_mm_pid[@]} < _mm_parallel)) || continue
+    _mm_turn=$(((_mm_turn + 1) % ${#_mm_ring[@]}))
+    _mm_number=${_mm_ring[_mm_turn]}
+    [[ -z ${_mm_pid[_mm_number]:-} ]] || continue
+    # shellcheck disable=SC2034  # the variables are the script's
+    (
+        # Here and not in a function, where "declare" would make local variables of the user's.
+        exec {_mm_commands}<&- 0<>"/dev/null" 1<>"$_mm_folder/$_mm_number.out" 2>&1
+        trap - EXIT TERM INT HUP
+        set +m --
+        # $0 is the script's name, as if it had been started by itself (bash 5).
+        BASH_ARGV0=${_mm_script[_mm_number]}
+        set -a
+        SUBSYSTEM_NAME=${_mm_subsystem[_mm_number]}
+        env=${_mm_file[_mm_number]}
+        # shellcheck source=/dev/null
+        . "$env"
+        set +a
+        # shellcheck source=/dev/null
+        . "${_mm_script[_mm_number]}"
+    ) &
+    _mm_pid[_mm_number]=$!
+    _mm_until[_mm_number]=$((_mm_now + _mm_limit))
+done
