@@ -1,5 +1,5 @@
 """
-``mender-monitor-runner``: runs what users write, outside the watcher's sandbox.
+The runner: runs what users write, outside the watcher's sandbox. A program of this one file.
 
 Its standard input is a Unix socket of type SOCK_SEQPACKET; it lives as long as the connection, and all that
 it runs ends with it. One message is one JSON object:

@@ -1,5 +1,5 @@
 """
-What users write runs outside the watcher: the client of ``mender-monitor-runner`` (see runner.py).
+What users write runs outside the watcher: the client of the program ``mender_monitor_py/runner.py``.
 
 ``runner.sock`` where a service manager offers it; else the watcher starts a runner as its child.
 """
