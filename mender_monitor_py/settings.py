@@ -21,6 +21,7 @@ class Settings:
     alert_offline_store_max_count: int = 1024
     alert_store_max_record_age_s: float = 604_800
     alert_batch_size: int = 20
+    alert_requests_per_minute: int = 30
     config_log_level: str = "INFO"
     confpush_interval: float = 86_400
     confpush_other_checks: str = "omit"

@@ -95,9 +95,8 @@ class Outcome(Enum):
 
     SENT = "sent"
     INVALID = "invalid"  # it will never be taken as it is
-    TOKEN = "token"  # noqa: S105  (a fresh token may help, once)
     REFUSED = "refused"  # no such service, or not for this device: wait long
-    LATER = "later"  # the server is busy or broken: back off
+    LATER = "later"  # the server is busy or broken, or does not know the device now: back off
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +109,19 @@ class Answer:
 
 
 def outcome(answer: Answer) -> Outcome:
-    """What *answer* means; the token was the newest that was known."""
+    """What *answer* means, once a fresh token was tried where :func:`wants_fresh_token` says so."""
     if 200 <= answer.status < 300:
         return Outcome.SENT
     if answer.status in (400, 413, 422):
         return Outcome.INVALID
-    if answer.status == 401 or (answer.status == 403 and not needs_addon(answer)):
-        return Outcome.TOKEN
     if answer.status in (403, 404, 405):
         return Outcome.REFUSED
     return Outcome.LATER
+
+
+def wants_fresh_token(answer: Answer) -> bool:
+    """401: not known or not valid; 403: expired, unless it is about the add-on."""
+    return answer.status == 401 or (answer.status == 403 and not needs_addon(answer))
 
 
 def needs_addon(answer: Answer) -> bool:
