@@ -44,7 +44,11 @@ class Options:
 
 
 class Api:
-    """The requests, from the validated body to the answer. *told* hears of every alert that is kept."""
+    """
+    The requests, from the validated body to the answer.
+
+    *told* hears of every alert that is kept; *refuse* is to close the port while a ``refuse`` fault is on.
+    """
 
     def __init__(self, store: Store, options: Options, told: Callable[[Received], None]) -> None:
         self.faults = Faults()
@@ -52,7 +56,7 @@ class Api:
         self._options = options
         self._told = told
         self._secret = store.secret("tokens", secrets.token_bytes(32))
-        self.refuse: Callable[[float], None] = lambda seconds: None
+        self.refuse: Callable[[], None] = lambda: None
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._fault, self._errors], client_max_size=MAX_BODY)
@@ -201,20 +205,17 @@ class Api:
 
     async def _set_fault(self, request: web.Request) -> web.Response:
         try:
-            self.set_fault(Fault.from_json(validation.decode(await request.read())))
+            fault = Fault.from_json(validation.decode(await request.read()))
         except ValueError as error:
             raise InvalidError(str(error)) from error
+        self.faults.set(fault)
+        if fault.kind == REFUSE:
+            self.refuse()
         return web.Response(status=204)
 
     async def _reset_faults(self, request: web.Request) -> web.Response:
         self.faults.reset()
         return web.Response(status=204)
-
-    def set_fault(self, fault: Fault) -> None:
-        """Misbehave as *fault* says, from the next request on."""
-        self.faults.set(fault)
-        if fault.kind == REFUSE:
-            self.refuse(fault.seconds)
 
     # The page
 

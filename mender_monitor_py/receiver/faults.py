@@ -17,7 +17,7 @@ KINDS = {
     DARK: "close the connection without an answer",
     HANG: "take the request and never answer",
     LOST: "handle the request, and close the connection without an answer",
-    REFUSE: "stop listening for some seconds: connection refused",
+    REFUSE: "close the port for some seconds: connection refused",
     SLOW: "answer after some seconds",
     STATUS: "answer with a status code, with Retry-After when wanted",
 }

@@ -47,8 +47,9 @@ td.time { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .level.good { background: var(--good-back); color: var(--good); }
 .level.warn { background: var(--warn-back); color: var(--warn); }
 code, pre { font: 13px/1.55 ui-monospace, monospace; }
+td:nth-child(3) { min-width: 11rem; }
 td code { display: block; color: var(--soft); }
-pre { margin: 0; padding: .5rem 0; white-space: pre-wrap; }
+pre { margin: 0; padding: .5rem 0; white-space: pre-wrap; word-break: break-all; }
 pre span { display: block; padding: 0 .8rem 0 4.8rem; text-indent: -4rem; }
 pre b { display: inline-block; width: 3.4rem; margin-right: .6rem; text-align: right; text-indent: 0;
   font-weight: 400; color: var(--soft); user-select: none; }

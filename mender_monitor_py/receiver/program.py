@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import sqlite3
 import ssl
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from mender_monitor_py import __version__
 from mender_monitor_py.receiver.api import Api, Options
-from mender_monitor_py.receiver.faults import KINDS, SCOPES, Fault
+from mender_monitor_py.receiver.faults import KINDS, REFUSE, SCOPES, Fault
 from mender_monitor_py.receiver.store import Received, Store
 from mender_monitor_py.receiver.validation import LEVELS, MAX_RECORDS, Limits
 
@@ -34,12 +35,17 @@ It is made for development and tests: whoever reaches it can read the alerts and
 
 
 class Server:
-    """The listening receiver. ``refuse`` faults close the port for a while, and open the same again."""
+    """
+    The listening receiver.
 
-    def __init__(self, api: Api, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    A ``refuse`` fault closes the port for a while, or until it is reset, and opens the same again; the
+    Unix socket stays.
+    """
+
+    def __init__(self, api: Api, host: str, port: int, tls: ssl.SSLContext | None, socket: str = "") -> None:
         self._api = api
-        self._host, self.port, self._tls = host, port, tls
-        # Signals are this program's own business; requests are not logged, tokens would be among them.
+        self._host, self.port, self._tls, self._socket = host, port, tls, socket
+        # No access log: it would show what devices send.
         self._runner = web.AppRunner(api.application(), access_log=None)
         self._site: web.TCPSite | None = None
         self._reopening: asyncio.Task[None] | None = None
@@ -53,12 +59,15 @@ class Server:
         """Listen. Raises OSError."""
         await self._runner.setup()
         await self._open()
+        self.port = self._runner.addresses[0][1]
+        if self._socket:
+            await web.UnixSite(self._runner, self._socket).start()
 
     async def stop(self) -> None:
-        self._api.faults.reset()
         if self._reopening is not None:
             self._reopening.cancel()
             await asyncio.wait([self._reopening])
+        self._api.faults.reset()
         await self._runner.cleanup()
 
     async def _open(self) -> None:
@@ -66,17 +75,19 @@ class Server:
             self._runner, self._host, self.port, ssl_context=self._tls, reuse_address=True
         )
         await self._site.start()
-        self.port = self._runner.addresses[-1][1]
 
-    def _refuse(self, seconds: float) -> None:
+    def _refuse(self) -> None:
         if self._reopening is None or self._reopening.done():
-            self._reopening = asyncio.create_task(self._close_for(seconds))
+            self._reopening = asyncio.create_task(self._close_for_a_while())
 
-    async def _close_for(self, seconds: float) -> None:
+    async def _close_for_a_while(self) -> None:
         assert self._site is not None
+        faults = self._api.faults
         await self._site.stop()
-        await asyncio.sleep(seconds)
-        self._api.faults.reset()
+        while (fault := faults.current) is not None and fault.kind == REFUSE:
+            await faults.hold(fault.seconds)
+            if faults.current is fault:
+                faults.reset()
         await self._open()
 
 
@@ -90,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--client-ca needs --cert and --key")
     try:
         asyncio.run(_serve(options))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         sys.exit(f"mender-monitor-receiver: {error}")
 
 
@@ -107,7 +118,7 @@ async def _serve(options: argparse.Namespace) -> None:
     api = Api(store, judged, _print if options.print else lambda received: None)
     if options.fault:
         api.faults.set(_initial_fault(options))
-    server = Server(api, options.host, options.port, _tls(options))
+    server = Server(api, options.host, options.port, _tls(options), options.socket)
     done = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, done.set)
@@ -167,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--version", action="version", version=__version__)
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add("--port", type=int, default=8080, help="port to listen on; 0: a free one, which is printed (8080)")
+    add("--socket", default="", metavar="FILE", help="Unix socket to listen on as well; no fault closes it")
     add("--database", default="", metavar="FILE", help="SQLite file to keep everything in (memory)")
     add("--print", action="store_true", help="print a line for each alert")
     add("--max-alerts", type=_above_zero, default=10_000, metavar="N", help="how many are kept (10000)")
@@ -185,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     tls.add_argument("--key", metavar="FILE", help="its private key, PEM")
     tls.add_argument("--client-ca", metavar="FILE", help="demand a client certificate of this CA")
     faults = parser.add_argument_group("faults from the start")
-    faults.add_argument("--fault", choices=[kind for kind in KINDS if kind != "refuse"], help="see below")
+    faults.add_argument("--fault", choices=[kind for kind in KINDS if kind != REFUSE], help="see below")
     faults.add_argument("--fault-to", choices=SCOPES, default="all", help="which requests (all)")
     faults.add_argument("--fault-requests", type=int, metavar="N", help="for so many (until reset)")
     faults.add_argument("--fault-seconds", type=float, default=1.0, metavar="S", help="the delay (1)")

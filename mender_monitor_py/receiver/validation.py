@@ -158,17 +158,18 @@ def _line(where: str, value: object) -> Line:
 
 
 def _config(where: str, value: object) -> dict[str, Any]:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(value, dict) and kind not in _CONFIG_OBJECTS:
+    unjudged: dict[str, Any] = _typed(where, value, dict)
+    kind = _text(f"{where}.type", unjudged.get("type", ""))
+    if kind not in _CONFIG_OBJECTS:
         raise InvalidError(f"{where}.type must be one of {', '.join(_CONFIG_OBJECTS)}")
-    record = _object(where, value, required=("name", "type", "status", str(kind)))
+    record = _object(where, value, required=("name", "type", "status", kind))
     if not _text(f"{where}.name", record["name"]).endswith(".sh"):
         raise InvalidError(f"{where}.name must end with .sh")
     if record["status"] != "enabled":
         raise InvalidError(f'{where}.status must be "enabled"')
     where = f"{where}.{kind}"
-    required, optional = _CONFIG_OBJECTS[str(kind)]
-    fields = _object(where, record[str(kind)], required=tuple(required), optional=tuple(optional))
+    required, optional = _CONFIG_OBJECTS[kind]
+    fields = _object(where, record[kind], required=tuple(required), optional=tuple(optional))
     for name, content in fields.items():
         if (required | optional)[name] is int:
             _whole(f"{where}.{name}", content)
