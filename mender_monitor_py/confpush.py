@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from mender_monitor_py import duration
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.wire import clean
-
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def body(definitions: Iterable[Definition], *, others: str) -> list[dict[str, Any]]:
@@ -56,8 +55,8 @@ def _values(definition: Definition, others: str) -> tuple[str, dict[str, Any]]:
 
 
 def _seconds(text: str) -> int | None:
-    """``90``, ``90s``, ``5m``, ``2h`` or ``2d`` in seconds. None: not set, or not valid."""
-    number, unit = (text[:-1], text[-1:]) if text[-1:].isalpha() else (text, "")
-    if not (number.isascii() and number.isdigit() and unit in _UNITS):
+    """A duration in seconds. None: not set, or not valid."""
+    try:
+        return duration.seconds(text) or None if text else None
+    except ValueError:
         return None
-    return int(number[:12]) * _UNITS[unit] or None

@@ -65,12 +65,10 @@ def test_as_long_as_pairs_suffice_the_server_ends_with_the_same_states(
 ) -> None:
     dropped = surplus(waiting, count=count, size=10**9, bad_before=before)
     kept = [record for record in waiting if record not in dropped]
-    if _only_pairs(waiting, dropped, before):
+    if set(dropped) <= set(_all_pairs(waiting, before)):
         assert _states(kept, before) == _states(waiting, before)
-    else:  # then the oldest went too, and no pair is left that could have gone instead
-        oldest_kept = kept[0].seq if kept else float("inf")
-        assert not surplus(kept, count=0, size=10**9, bad_before=_states_before(waiting, kept, before))[:0]
-        assert any(record.seq < oldest_kept for record in dropped)
+    else:  # the oldest went too, as all pairs did not suffice
+        assert set(_all_pairs(waiting, before)) <= set(dropped)
 
 
 def _states(records: list[Waiting], before: set[str]) -> dict[str, bool]:
@@ -78,15 +76,6 @@ def _states(records: list[Waiting], before: set[str]) -> dict[str, bool]:
     for record in records:
         states[record.identity] = record.bad
     return states
-
-
-def _states_before(waiting: list[Waiting], kept: list[Waiting], before: set[str]) -> set[str]:
-    first = kept[0].seq if kept else 0
-    return {name for name, bad in _states([w for w in waiting if w.seq < first], before).items() if bad}
-
-
-def _only_pairs(waiting: list[Waiting], dropped: list[Waiting], before: set[str]) -> bool:
-    return set(dropped) <= set(_all_pairs(waiting, before))
 
 
 def _all_pairs(waiting: list[Waiting], before: set[str]) -> list[Waiting]:

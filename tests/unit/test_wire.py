@@ -72,7 +72,7 @@ def test_a_kept_alert_comes_back_as_it_was(alert: Alert) -> None:
     | st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists).map(json.dumps)
 )
 def test_what_is_no_alert_is_a_value_error(text: str) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError):
         wire.from_text(text)
 
 
@@ -81,15 +81,11 @@ def test_what_is_no_alert_is_a_value_error(text: str) -> None:
     [
         "[" * 100_000,
         '{"name": 1, "level": "OK", "subject": {"name": "", "type": "", "status": ""}}',
-        '{"name": "a", "level": "OK", "subject": {"name": "", "type": "", "status": "", "details": []}}',
         '{"name": "a", "level": "OK", "subject": {"name": "", "type": "", "status": "",'
         ' "details": {"line_matching": {"line_number": "1", "data": ""}}}}',
     ],
 )
 def test_a_damaged_alert_is_a_value_error(text: str) -> None:
-    if 'details": []' in text:
-        assert wire.from_text(text).name == "a"  # nothing in it
-        return
     with pytest.raises(ValueError, match="not an alert"):
         wire.from_text(text)
 
