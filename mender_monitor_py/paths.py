@@ -38,6 +38,11 @@ class Paths:
         return self.etc / "monitor.d"
 
     @property
+    def baseline_d(self) -> Path:
+        """What the checks expect, a list each: made for review and version control."""
+        return self.etc / "baseline.d"
+
+    @property
     def share(self) -> Path:
         return self.root / "usr/share/mender-monitor"
 

@@ -1,0 +1,250 @@
+r"""
+Lists of what a check expects: ``baseline.d/<subsystem>_<name>.list``.
+
+A list is made for review and version control::
+
+    # mender-monitor baseline 1
+    # check: ports external
+    # serial: 3
+    tcp 22 sshd /usr/sbin/sshd
+    udp 5353 * *
+
+One entry a line, its fields apart by white space, ``#`` begins a comment line. Fields are shell globs:
+``*`` and ``?`` stay within one folder, ``**`` crosses folders, a field that is ``*`` alone stands for
+anything. A byte that would not be itself in a list (a space, a newline, a glob character, what is no UTF-8)
+is written ``\ooo``, in octal, as in /proc/mounts; ``-`` is a field without a value.
+
+The first lines are part of what is signed. *serial* grows by one with each change, so that an older list
+with a valid signature is told from the present one. *check* binds a list to its check. There is no date: a
+list that is learned again from an unchanged device has the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+FORMAT = 1
+NOTHING = "-"
+
+_HEADER = re.compile(r"#\s*(check|serial):\s*(.*\S)\s*")
+_FORMAT = re.compile(r"#\s*mender-monitor baseline (\d+)\s*")
+_ESCAPES = re.compile(r"(?:\\[0-3][0-7]{2})+")
+_PLAIN = re.compile(r"[\w./:@%+=~^!{}()|&<>$'\"`-]+", re.ASCII)
+_SPECIAL = frozenset("\\*?[] #,;")
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[E]):
+    """
+    What a list says.
+
+    *problems* name each line that could not be used, with file and line; the other lines count.
+    """
+
+    entries: tuple[E, ...] = ()
+    serial: int = 0
+    check: str = ""
+    problems: tuple[str, ...] = ()
+
+
+def parse(data: bytes, file: str, entry: Callable[[Sequence[str]], E]) -> Listing[E]:
+    """The list in *data*; *entry* makes one of a line's fields, or raises ValueError with a reason."""
+    entries, problems, head = [], [], {"check": "", "serial": "0"}
+    for number, line in enumerate(_text(data).split("\n"), 1):
+        try:
+            if _is_comment(line):
+                _read_header(line.strip(), head)
+            elif fields := line.split():
+                entries.append(entry(fields))
+        except ValueError as error:
+            problems.append(f"{file}:{number}: {error}")
+    return Listing(tuple(entries), int(head["serial"]), head["check"], tuple(problems))
+
+
+def inline(text: str, entry: Callable[[Sequence[str]], E], begins: Callable[[str], bool]) -> tuple[E, ...]:
+    """
+    The entries in a variable of a check file.
+
+    They are apart by newlines, commas or semicolons, or by white space where *begins* knows a word as the
+    first one of an entry. Raises ValueError with the entry and the reason.
+    """
+    found = []
+    for fields in _inline_rows(text, begins):
+        try:
+            found.append(entry(fields))
+        except ValueError as error:
+            raise ValueError(f"{' '.join(fields)!r}: {error}") from error
+    return tuple(found)
+
+
+def render(check: str, serial: int, rows: Iterable[str]) -> bytes:
+    """The bytes of a list with *rows*, sorted, each once."""
+    head = (f"# mender-monitor baseline {FORMAT}", f"# check: {check}", f"# serial: {serial}")
+    lines = sorted({_text(row.encode("utf-8", "surrogateescape")) for row in rows})
+    return "".join(f"{line}\n" for line in (*head, *lines)).encode("utf-8", "surrogateescape")
+
+
+def learned(check: str, rows: Iterable[str], before: bytes, serial: int = 0) -> bytes:
+    """
+    The list of a device that has *rows* now, where *before* was its list (empty: none).
+
+    The same rows give *before* as it is, comments included. Others give a new list with a serial above the
+    one in *before* and above *serial*, the highest that was ever trusted.
+    """
+    now = set(rows)
+    if before and now == set(_rows(before)):
+        return before
+    return render(check, max(serial, _serial(before)) + 1, now)
+
+
+def accepted(check: str, before: bytes, row: str) -> bytes:
+    """*before* with one more entry, its comments kept, and the serial one higher."""
+    if row in _rows(before):
+        return before
+    serial = _serial(before) + 1
+    lines = _text(before).rstrip("\n").split("\n")
+    if not any(_FORMAT.fullmatch(line) for line in lines):
+        return render(check, serial, [row, *_rows(before)])
+    kept = [f"# serial: {serial}" if _is_serial(line) else line for line in lines]
+    place = next(
+        (at for at, line in enumerate(kept) if line.strip() and not _is_comment(line) and line > row),
+        len(kept),
+    )
+    kept.insert(place, row)
+    return "".join(f"{line}\n" for line in kept).encode("utf-8", "surrogateescape")
+
+
+def quote(text: str) -> str:
+    """*text* as a field that stands for itself alone."""
+    if text in ("", NOTHING):
+        return NOTHING if not text else r"\055"
+    return text if _PLAIN.fullmatch(text) else "".join(map(_quoted, text))
+
+
+def unquote(field: str) -> str:
+    """The text that :func:`quote` wrote as *field*."""
+    return "" if field == NOTHING else _ESCAPES.sub(_unescaped, field)
+
+
+class Glob:
+    """A field of an entry, to be matched against a text (bytes that are no UTF-8 as PEP 383 has them)."""
+
+    __slots__ = ("_matches", "literal", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        plain = _ESCAPES.sub("", text)
+        wild = any(character in plain for character in "*?[\\")
+        self.literal = None if wild else unquote(text)
+        """The only text that matches; None when there may be others."""
+        self._matches = re.compile("" if not wild else _regex(text), re.DOTALL).fullmatch
+
+    def matches(self, text: str) -> bool:
+        if self.literal is not None:
+            return text == self.literal
+        return self._matches(text) is not None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Glob) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"Glob({self.text!r})"
+
+
+_TOKEN = re.compile(
+    r"(?P<escapes>(?:\\[0-3][0-7]{2})+)|\\(?P<escaped>.)|(?P<any>\*\*)|(?P<some>\*)|(?P<one>\?)"
+    r"|\[(?P<not>[!^]?)(?P<set>\]?[^\]]*)\]|(?P<plain>.)",
+    re.DOTALL,
+)
+
+
+def _regex(glob: str) -> str:
+    """A regular expression that matches what *glob* does."""
+    return ".*" if glob == "*" else _TOKEN.sub(_regex_of, glob)
+
+
+def _regex_of(token: re.Match[str]) -> str:
+    kind = token.lastgroup
+    if kind == "escapes":
+        return re.escape(_unescaped(token))
+    if kind == "set":
+        if not token["set"]:
+            return re.escape(token[0])
+        return f"(?!/)[{'^' if token['not'] else ''}{_set(token['set'])}]"
+    wild = {"any": ".*", "some": "[^/]*", "one": "[^/]"}
+    return wild.get(kind or "") or re.escape(token["escaped"] or token["plain"])
+
+
+def _set(characters: str) -> str:
+    """The inside of a bracket expression."""
+    return re.sub("(.)-(.)|.", _range, characters, flags=re.DOTALL)
+
+
+def _range(found: re.Match[str]) -> str:
+    low, high = found.groups()
+    if low is not None and low <= high:
+        return f"{re.escape(low)}-{re.escape(high)}"
+    return "".join(map(re.escape, found[0]))
+
+
+def _quoted(character: str) -> str:
+    if character.isprintable() and character not in _SPECIAL:
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def _unescaped(escapes: re.Match[str]) -> str:
+    return bytes(int(code, 8) for code in escapes[0].split("\\")[1:]).decode("utf-8", "surrogateescape")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _read_header(line: str, head: dict[str, str]) -> None:
+    if (version := _FORMAT.fullmatch(line)) and int(version[1]) > FORMAT:
+        raise ValueError(f"format {version[1]} is newer than this software, which knows {FORMAT}")
+    if not (found := _HEADER.fullmatch(line)):
+        return
+    key, value = found.groups()
+    if key == "serial" and not (value.isascii() and value.isdigit() and len(value) <= 15):
+        raise ValueError(f"the serial {value[:20]!r} is not a number")
+    head[key] = value
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def _is_serial(line: str) -> bool:
+    found = _HEADER.fullmatch(line.strip())
+    return found is not None and found[1] == "serial"
+
+
+def _rows(data: bytes) -> list[str]:
+    return [line.strip() for line in _text(data).split("\n") if line.strip() and not _is_comment(line)]
+
+
+def _serial(data: bytes) -> int:
+    return parse(data, "", lambda fields: fields).serial
+
+
+def _inline_rows(text: str, begins: Callable[[str], bool]) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for part in re.split(r"[\n,;]", text):
+        fresh = True
+        for word in part.split():
+            if fresh or begins(word):
+                rows.append([word])
+            else:
+                rows[-1].append(word)
+            fresh = False
+    return rows
