@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +60,56 @@ def complete_types(signature: str) -> list[str]:
         types.append(signature[start:end])
         start = end
     return types
+
+
+class Frames:
+    """
+    Cuts a stream into messages. Of a message longer than *keep* bytes only the first *keep* are kept.
+
+    A bus passes on messages of up to 128 MiB, from anyone to anyone.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._buffer = bytearray()
+        self._skip = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The messages that *data* completes. Raises ValueError when the stream is not D-Bus."""
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        start = 0
+        while True:
+            skipped = min(self._skip, len(buffer) - start)
+            start += skipped
+            self._skip -= skipped
+            if self._skip or len(buffer) - start < _FIXED_PART:
+                break
+            size = _message_size(buffer, start)
+            kept = min(size, self._keep)
+            if len(buffer) - start < kept:
+                break
+            frames.append(bytes(buffer[start : start + kept]))
+            start += kept
+            self._skip = size - kept
+        del buffer[:start]
+        return frames
+
+
+_FIXED_PART = 16
+_LARGEST = 2**27
+
+
+def _message_size(buffer: bytearray, start: int) -> int:
+    order = _ORDERS.get(buffer[start])
+    if order is None or buffer[start + 3] != 1:
+        raise ValueError("what came from the bus is not D-Bus protocol version 1")
+    body, _, fields = struct.unpack_from(order + "III", buffer, start + 4)
+    size: int = _FIXED_PART + fields + -fields % 8 + body
+    if size > _LARGEST:
+        raise ValueError("what came from the bus is longer than a message can be")
+    return size
+
+
+_ORDERS = {ord("l"): "<", ord("B"): ">"}

@@ -57,7 +57,16 @@ class MatchRule:
         *owner* is the unique name of the connection that owns the rule's well-known ``sender``, None when
         nobody does. ``destination`` and ``eavesdrop`` were the bus's business.
         """
-        return all(_holds(key, value, signal, owner) for key, value in self.keys)
+        return self.matches_header(signal, owner) and self.matches_arguments(signal)
+
+    def matches_header(self, signal: Signal, owner: str | None) -> bool:
+        """As :meth:`matches`, by all but the arguments."""
+        return all(
+            _header_holds(key, value, signal, owner) for key, value in self.keys if not key.startswith("arg")
+        )
+
+    def matches_arguments(self, signal: Signal) -> bool:
+        return all(_argument_holds(key, value, signal) for key, value in self.keys if key.startswith("arg"))
 
 
 def parse(text: str) -> MatchRule:
@@ -178,7 +187,7 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "'\\''") + "'"
 
 
-def _holds(key: str, value: str, signal: Signal, owner: str | None) -> bool:
+def _header_holds(key: str, value: str, signal: Signal, owner: str | None) -> bool:
     if key == "path":
         return value == signal.path
     if key == "interface":
@@ -191,9 +200,7 @@ def _holds(key: str, value: str, signal: Signal, owner: str | None) -> bool:
         return signal.sender == (value if is_unique(value) or value == BUS else owner)
     if key == "path_namespace":
         return _is_under(signal.path, value, "/")
-    if key in ("destination", "eavesdrop"):
-        return True
-    return _argument_holds(key, value, signal)
+    return True
 
 
 def _argument_holds(key: str, value: str, signal: Signal) -> bool:

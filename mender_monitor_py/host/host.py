@@ -57,7 +57,7 @@ class Host:
         if self._bus is None:
             from mender_monitor_py.host.bus import SystemBus
 
-            self._bus = SystemBus()
+            self._bus = SystemBus(self.inotify)
         return self._bus
 
     @property
