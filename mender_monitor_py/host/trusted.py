@@ -1,0 +1,73 @@
+"""Reads a file that the program will obey: only root may have written it, when root runs the program."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from mender_monitor_py.errors import DefinitionError
+
+MAX_SIZE = 64 * 1024  # bytes
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Version(NamedTuple):
+    """Which content of which file it was; mtime in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    mtime: int
+
+
+def read(path: Path) -> tuple[bytes, Version]:
+    """
+    The content of *path*, and which version of it that is.
+
+    Never blocks: nothing but a regular file is opened. Raises DefinitionError when it is missing, too big,
+    or when another user than root could have written it and root asks.
+    """
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+        if not stat.S_ISREG(real.stat().st_mode):
+            raise DefinitionError("is not a regular file", file=str(path))
+        if os.geteuid() == 0:
+            _require_roots_own(path, real)
+        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise DefinitionError("is not a regular file", file=str(path))
+            data = file.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise DefinitionError(_reason(path, error), file=str(path)) from error
+    if len(data) > MAX_SIZE:
+        raise DefinitionError(f"is bigger than {MAX_SIZE // 1024} KiB", file=str(path))
+    return data, Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _require_roots_own(path: Path, real: Path) -> None:
+    # Who can write a folder above the file, or above the link to it, can put another file in its place.
+    link_folder = Path(os.path.realpath(path.parent))
+    for part in dict.fromkeys((real, *real.parents, link_folder, *link_folder.parents)):
+        status = part.stat()
+        name = "it" if part == real else str(part)
+        if status.st_uid != 0:
+            owner = f"{name} belongs to user {status.st_uid}"
+            raise DefinitionError(f"is not read by root: {owner}, not to root", file=str(path))
+        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        if status.st_mode & _OTHERS_WRITE and not sticky:
+            mode = f"mode {stat.S_IMODE(status.st_mode):o}"
+            raise DefinitionError(
+                f"is not read by root: others than root can write {name} ({mode})", file=str(path)
+            )
+
+
+def _reason(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return f"is a link to {path.readlink()}, which does not exist"
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    return f"cannot be read: {error.strerror}"
