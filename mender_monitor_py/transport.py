@@ -75,9 +75,9 @@ class Http:
             if self._local is None:
                 # A context without certificates, as there is no TLS: loading them costs most of the start.
                 bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                limits = httpx.Limits(max_keepalive_connections=0)
-                self._local = _make_client(bare, limits, trust_env=False)
-            return self._local, {"Connection": "close"}
+                self._local = _make_client(bare, httpx.Limits(), trust_env=False)
+            # With a key of our own it is the server itself that is on this machine.
+            return self._local, {} if self._setup.device_key else {"Connection": "close"}
         if self._remote is None:
             limits = httpx.Limits(max_connections=2, keepalive_expiry=_KEEP_ALIVE)
             try:
