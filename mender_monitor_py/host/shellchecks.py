@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 64 * 1024  # bytes of output that are read at once, which is also what a pipe holds
 _PAUSE = 1.0  # seconds between two reads of one check's output: who writes more waits
+_GRACE = 1.2  # seconds for the bash to end; it gives its runs half a second
 _FAILED_FOR = 15.0  # seconds that a refused alert is told; its sender looks every hundredth
 _CALL = re.compile(rb"(?P<what>ran|slow) (?P<number>\d+)|alert (?P<call>(?P<caller>\d+)\.[\d-]+)")
 
@@ -76,20 +77,20 @@ class ShellChecks:
             try:
                 number = session.add(job, listener)
             except OSError as error:
-                self._close_if_idle(session)
+                await self._close_if_idle(session)
                 raise UnknownError(f"shell subsystems cannot run: {error}") from error
         try:
             await session.ended()
         finally:
             session.remove(number)
-            self._close_if_idle(session)
+            await self._close_if_idle(session)
 
-    def _close_if_idle(self, session: _Session) -> None:
+    async def _close_if_idle(self, session: _Session) -> None:
         if session.busy:
             return
-        session.close()
         if self._session is session:
             self._session = None
+        await session.aclose()
 
     async def _open(self) -> _Session:
         """Start the bash, with a new folder for what the two exchange."""
@@ -149,25 +150,28 @@ class _Session:
         os.mkfifo(output, 0o600)
         self._listeners[number] = listener
         self._outputs[number] = _Reader(output, listener.printed, pause=_PAUSE)
-        self._command("limits", f"{job.interval:.2f}", f"{job.limit:.2f}")
-        self._command("add", str(number), job.subsystem, str(job.file), str(job.script))
+        self._command("interval", f"{job.interval:.2f}")
+        self._command("add", str(number), f"{job.limit:.2f}", job.subsystem, str(job.file), str(job.script))
         return number
 
     def remove(self, number: int) -> None:
-        """End the job: the run that is going on is killed."""
+        """End the job: the run that is going on has half a second left."""
         del self._listeners[number]
         self._outputs.pop(number).close()
         self._command("remove", str(number))
 
-    def close(self) -> None:
-        """End the bash; idempotent."""
+    async def aclose(self) -> None:
+        """End the bash, after the runs that are going on."""
         self._commands.close()
-        self._calls.close()
-        for answer in self._answers:
-            answer.cancel()
-        self._exit.cancel()
-        self._process.end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            await asyncio.wait({self._exit}, timeout=_GRACE)
+        finally:
+            self._process.end()
+            self._exit.cancel()
+            self._calls.close()
+            for answer in self._answers:
+                answer.cancel()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _command(self, *words: str) -> None:
         self._commands.write(b"".join(word.encode(errors="surrogateescape") + b"\0" for word in words))

@@ -4,10 +4,11 @@
 # usage: bash lib/runner.sh FOLDER, started by the daemon.
 #
 # Commands come on stdin, each word ended by a NUL:
-#   limits INTERVAL LIMIT                 seconds from run to run of a check, and that a run may take
-#   add NUMBER SUBSYSTEM FILE SCRIPT      run SCRIPT for the check in FILE from now on
-#   remove NUMBER                         not any more
-# The end of stdin ends everything. FOLDER is the daemon's:
+#   interval SECONDS                           from run to run of a check
+#   add NUMBER SECONDS SUBSYSTEM FILE SCRIPT   run SCRIPT for the check in FILE from now on, for SECONDS at most
+#   remove NUMBER                              not any more
+# The end of stdin ends everything. A run that is going on then, or when its check is removed, has half a second to
+# finish: it may have sent an alert, and be about to write down that it did. FOLDER is the daemon's:
 #   NUMBER.out     a FIFO that takes the output of the check's runs
 #   calls          a FIFO for lines to the daemon: "ran NUMBER", "slow NUMBER", "alert NUMBER.ID"
 #   NUMBER.ID      the arguments of a monitor_send_alert; the daemon removes it once the alert is stored
@@ -18,7 +19,7 @@
 # own clocks jump with the wall clock. Names begin with _mm_, as the runs inherit them.
 set -m
 # shellcheck disable=SC2034  # read by the functions of the library
-readonly _mm_folder=$1 _mm_parallel=32
+readonly _mm_folder=$1 _mm_parallel=32 _mm_grace=50
 # shellcheck source=scripts/shell-lib/common/common.sh
 . common/common.sh
 # shellcheck source=scripts/shell-lib/lib/monitor-lib.sh
@@ -27,10 +28,10 @@ readonly _mm_folder=$1 _mm_parallel=32
 . lib/alert-lib.sh
 # shellcheck source=scripts/shell-lib/lib/subsystem-storage-lib.sh
 . lib/subsystem-storage-lib.sh
-exec {_mm_commands}<&0 </dev/null
+exec {_mm_commands}<&0 </dev/null {_mm_never}<>"$_mm_folder/never"
 
-_mm_interval=200 _mm_limit=6000 # hundredths of a second
-_mm_subsystem=() _mm_file=() _mm_script=()
+_mm_interval=200 # hundredths of a second
+_mm_limit=() _mm_subsystem=() _mm_file=() _mm_script=()
 _mm_ring=() _mm_turn=0 # the numbers of the checks, in the order of their turns; whose turn it is
 _mm_pid=()             # the run of a check; its process group has the same number
 _mm_until=()           # when that run has had its time
@@ -42,7 +43,7 @@ _mender_monitor_queue() {
     local call=$_mm_folder/$_mm_number.$BASHPID-$((++_mm_calls)) tries=1000 _
     printf '%s\0' "$@" >|"$call" && printf 'alert %s\n' "${call##*/}" 1<>"$_mm_folder/calls" || return 1
     while [[ -e $call ]]; do
-        read -r -t 0.01 _ <>"$_mm_folder/never" || :
+        read -r -t 0.01 -u "$_mm_never" _ || :
         if [[ -e $call.no ]] || ((--tries == 0)); then
             log_error 'the alert could not be stored'
             return 1
@@ -51,7 +52,7 @@ _mender_monitor_queue() {
 }
 
 _mm_tell() { # NUMBER WORD
-    [[ ${_mm_told[$1]:-} == "$2" ]] && return
+    [[ ${_mm_told[$1]:-} == "$2" ]] && return 0
     _mm_told[$1]=$2
     printf '%s %s\n' "$2" "$1" 1<>"$_mm_folder/calls"
 }
@@ -63,9 +64,10 @@ _mm_read_clock() {
 }
 
 # A process is the run of ours that it was as long as it is our child: a number alone may be another's by now.
+# Each return says its status: under a trap, a plain one has that from before the trap (bash(1), "return").
 _mm_is_running() { # PID
     local stat
-    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
     stat=${stat##*) }
     [[ ${stat:2} == "$$ "* ]]
 }
@@ -83,7 +85,7 @@ _mm_look_after() { # NUMBER
         # What it left in the background ends with it, or each run would leave some more.
         _mm_kill KILL "$pid"
         [[ ${_mm_until[$1]} != ending ]] && _mm_tell "$1" ran
-        unset -v "_mm_pid[$1]"
+        unset -v "_mm_pid[$1]" "_mm_until[$1]"
     elif [[ ${_mm_until[$1]} == ending ]]; then
         _mm_kill KILL "$pid"
     elif ((_mm_now >= _mm_until[$1])); then
@@ -96,48 +98,58 @@ _mm_look_after() { # NUMBER
 _mm_remove() { # NUMBER
     local number
     local -r ring=(${_mm_ring[@]+"${_mm_ring[@]}"})
-    [[ -z ${_mm_pid[$1]:-} ]] || _mm_kill KILL "${_mm_pid[$1]}"
-    unset -v "_mm_pid[$1]" "_mm_until[$1]" "_mm_told[$1]" "_mm_subsystem[$1]" "_mm_file[$1]" "_mm_script[$1]"
+    [[ -z ${_mm_pid[$1]:-} ]] || _mm_hurry "$1"
+    unset -v "_mm_told[$1]" "_mm_limit[$1]" "_mm_subsystem[$1]" "_mm_file[$1]" "_mm_script[$1]"
     _mm_ring=()
     for number in ${ring[@]+"${ring[@]}"}; do
         [[ $number == "$1" ]] || _mm_ring+=("$number")
     done
 }
 
+_mm_hurry() { # NUMBER
+    _mm_read_clock
+    [[ ${_mm_until[$1]} == ending ]] || _mm_until[$1]=$((_mm_now + _mm_grace))
+}
+
 _mm_word() { IFS= read -r -d '' -u "$_mm_commands" "$1"; }
 
+# Seconds come with two decimals.
 _mm_obey() { # COMMAND
-    local number interval limit slot
+    local number seconds slot
     case $1 in
-        limits)
-            _mm_word interval && _mm_word limit || return
-            _mm_hundredths _mm_interval "$interval"
-            _mm_hundredths _mm_limit "$limit"
+        interval)
+            _mm_word seconds || return 1
+            _mm_interval=$((10#${seconds/./}))
             ;;
         add)
-            _mm_word number || return
-            _mm_word "_mm_subsystem[number]" && _mm_word "_mm_file[number]" && _mm_word "_mm_script[number]" || return
+            _mm_word number && _mm_word seconds || return 1
+            _mm_limit[number]=$((10#${seconds/./}))
+            _mm_word "_mm_subsystem[number]" && _mm_word "_mm_file[number]" && _mm_word "_mm_script[number]" || return 1
             # Its turn is the next one, and that soon.
             _mm_ring=(${_mm_ring[@]+"${_mm_ring[@]:0:_mm_turn+1}"} "$number" ${_mm_ring[@]+"${_mm_ring[@]:_mm_turn+1}"})
             _mm_read_clock
             slot=$((_mm_interval / ${#_mm_ring[@]}))
+            ((${#_mm_ring[@]} > 1)) || _mm_next=$_mm_now
             ((_mm_next <= _mm_now + slot)) || _mm_next=$((_mm_now + slot))
             ;;
         remove)
-            _mm_word number || return
+            _mm_word number || return 1
             _mm_remove "$number"
             ;;
     esac
 }
 
-_mm_hundredths() { # VARIABLE SECONDS (two decimals)
-    printf -v "$1" '%d' "$((10#${2/./}))"
-}
-
 _mm_end() {
-    local pid
-    for pid in ${_mm_pid[@]+"${_mm_pid[@]}"}; do
-        _mm_kill KILL "$pid"
+    local number
+    for number in "${!_mm_pid[@]}"; do
+        _mm_hurry "$number"
+    done
+    while ((${#_mm_pid[@]} > 0)); do
+        read -r -t 0.02 -u "$_mm_never" number || :
+        _mm_read_clock
+        for number in "${!_mm_pid[@]}"; do
+            _mm_look_after "$number"
+        done
     done
 }
 trap _mm_end EXIT
@@ -146,15 +158,14 @@ trap 'exit 0' TERM INT HUP
 _mm_read_clock
 _mm_next=$_mm_now # when the next check has its turn
 while :; do
-    if ((${#_mm_ring[@]} == 0)); then
-        _mm_word _mm_command || exit 0
-        _mm_obey "$_mm_command" || exit 0
-        _mm_read_clock
-        _mm_next=$_mm_now
-        continue
-    fi
     _mm_wait=$((_mm_next > _mm_now ? _mm_next - _mm_now : 1))
-    printf -v _mm_wait '%d.%02d' "$((_mm_wait / 100))" "$((_mm_wait % 100))"
+    if ((${#_mm_ring[@]} > 0)); then
+        printf -v _mm_wait '%d.%02d' "$((_mm_wait / 100))" "$((_mm_wait % 100))"
+    elif ((${#_mm_pid[@]} > 0)); then
+        _mm_wait=0.1
+    else
+        _mm_wait=86400
+    fi
     if IFS= read -r -t "$_mm_wait" -d '' -u "$_mm_commands" _mm_command; then
         _mm_obey "$_mm_command" || exit 0
         _mm_read_clock
@@ -166,7 +177,7 @@ while :; do
     for _mm_number in "${!_mm_pid[@]}"; do
         _mm_look_after "$_mm_number"
     done
-    ((_mm_now >= _mm_next)) || continue
+    ((_mm_now >= _mm_next && ${#_mm_ring[@]} > 0)) || continue
 
     # The checks take turns evenly within the interval. Late ones are not caught up with.
     _mm_next=$((_mm_next + _mm_interval / ${#_mm_ring[@]}))
@@ -192,6 +203,7 @@ while :; do
         # shellcheck source=/dev/null
         . "${_mm_script[_mm_number]}"
     ) &
+    disown 2>/dev/null # or bash tells of each run that a signal ended
     _mm_pid[_mm_number]=$!
-    _mm_until[_mm_number]=$((_mm_now + _mm_limit))
+    _mm_until[_mm_number]=$((_mm_now + _mm_limit[_mm_number]))
 done
