@@ -42,6 +42,10 @@ class Paths:
         """What the checks expect, a list each: made for review and version control."""
         return self.etc / "baseline.d"
 
+    def checks(self, directory: str) -> Path:
+        """The folder of the checks: *directory* (MONITOR_D_DIRECTORY), or the usual one when that is empty."""
+        return self.root / directory.lstrip("/") if directory else self.monitor_d
+
     @property
     def share(self) -> Path:
         return self.root / "usr/share/mender-monitor"

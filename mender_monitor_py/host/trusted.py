@@ -22,6 +22,16 @@ class Version(NamedTuple):
     mtime: int
 
 
+def require(path: Path) -> None:
+    """Raise DefinitionError when *path* is missing, or root asks and another user could have written it."""
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+        if os.geteuid() == 0:
+            _require_roots_own(path, real)
+    except OSError as error:
+        raise DefinitionError(_reason(path, error), file=str(path)) from error
+
+
 def read(path: Path) -> tuple[bytes, Version]:
     """
     The content of *path*, and which version of it that is.

@@ -13,7 +13,8 @@ from collections import deque
 from pathlib import Path
 
 from mender_monitor_py import alertcall
-from mender_monitor_py.errors import OutboxError, UnknownError
+from mender_monitor_py.errors import DefinitionError, OutboxError, UnknownError
+from mender_monitor_py.host import trusted
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.shellchecks import Job
 from mender_monitor_py.model import Alert, Observation
@@ -48,10 +49,12 @@ class ShellCheck(Check):
         self._file = Path(definition.file)
 
     async def run(self, host: Host, report: Report) -> None:
-        folder = Path(self.settings.monitor_d_directory or host.paths.monitor_d)
+        folder = host.paths.checks(self.settings.monitor_d_directory)
         script = folder / f"{self.id.subsystem}.sh"
-        if not script.is_file():
-            raise UnknownError(f"{script} does not exist")
+        try:
+            trusted.require(script)
+        except DefinitionError as error:
+            raise UnknownError(str(error)) from error
         job = Job(
             self.id.subsystem,
             self._file,

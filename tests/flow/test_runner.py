@@ -47,7 +47,7 @@ def test_a_command_gives_its_output_and_its_status(tmp_path: Path) -> None:
 
 
 def test_a_command_runs_in_a_clean_place_of_its_own(tmp_path: Path) -> None:
-    """A session of its own, an empty stdin, default signals, none of our descriptors; the folder asked for."""
+    """A session of its own, an empty stdin, default signals, none of our descriptors; its own folder."""
     script = (
         'cat; read -r stat </proc/self/stat; set -- $stat; echo "session $(ps -o sid= -p $$ | tr -d " ") $$";'
         'grep SigIgn /proc/$$/status; echo "$PWD $GIVEN"; ls /proc/$$/fd | tr "\\n" " "'

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CRITICAL, OK, CheckId
@@ -304,6 +305,19 @@ def test_what_scripts_print_is_logged_at_its_level(device: Device, caplog: pytes
     assert not any("hidden" in message for _, message in said())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused other users' scripts")
+def test_a_script_that_others_can_write_is_not_run(device: Device) -> None:
+    """It would be run as root. The state is unknown, and says why."""
+    device.subsystem("open", "monitor_send_alert OK a b c d e")
+    (device.paths.monitor_d / "open.sh").chmod(0o666)
+
+    async def scenario() -> None:
+        with pytest.raises(UnknownError, match="others than root can write it"):
+            await device.check("open").run(device.host, KeptReport())
+
+    run(device, scenario)
+
+
 def test_a_check_that_is_disabled_ends_its_run(device: Device) -> None:
     """Neither its processes nor the bash and the runner outlive the last check."""
     device.subsystem("long", "monitor_send_alert OK begun d s st t; sleep 1000 & wait")
@@ -324,7 +338,7 @@ def test_a_killed_bash_is_unknown_and_started_again(device: Device) -> None:
     async def scenario() -> None:
         report = KeptReport()
         check = device.check("kill")
-        with pytest.raises(Exception, match="ended with status -9"):
+        with pytest.raises(UnknownError, match="ended with status -9"):
             await asyncio.wait_for(check.run(device.host, report), SOON)
         device.subsystem("kill", "monitor_send_alert OK again d s st t")
         async with device.running(check) as report:
