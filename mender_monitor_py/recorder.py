@@ -50,6 +50,7 @@ class Record:
     memory: str = ""
     unknown: str = ""
     seen: bool = False
+    notes: dict[str, str] = field(default_factory=dict)
     told_full: bool = False
 
 
@@ -111,6 +112,7 @@ class Recorder:
         record.running = True
         record.unknown = ""
         record.seen = False
+        record.notes = {}
         self._schedule()
         return CheckReport(self, check, record)
 
@@ -232,6 +234,11 @@ class Recorder:
     def can_look(self, record: Record) -> None:
         if record.unknown or not record.seen:
             record.unknown, record.seen = "", True
+            self._changed()
+
+    def noted(self, record: Record, topic: str, text: str) -> None:
+        if record.notes.get(topic, "") != text:
+            record.notes[topic] = text
             self._changed()
 
     def remembered(self, check: CheckId, record: Record, memory: str) -> None:
@@ -398,6 +405,9 @@ class CheckReport:
 
     def known(self) -> None:
         self._recorder.can_look(self._record)
+
+    def note(self, topic: str, text: str) -> None:
+        self._recorder.noted(self._record, topic, text)
 
     def remember(self, memory: str) -> None:
         self._recorder.remembered(self._check, self._record, memory)

@@ -16,9 +16,10 @@ STARTING, UNKNOWN, FAILED, FLAPPING = "starting", "unknown", "failed", "flapping
 
 def check_status(check: CheckId, record: Record | None, error: str, now: Stamp) -> dict[str, Any]:
     """One check, as the status shows it; *error* is why it does not run at all."""
-    shown: dict[str, Any] = {"subsystem": check.subsystem, "name": check.name, "findings": []}
+    shown: dict[str, Any] = {"subsystem": check.subsystem, "name": check.name, "findings": [], "notes": []}
     if error or record is None:
         return shown | {"state": FAILED if error else STARTING, "since": None, "error": error}
+    shown["notes"] = [text for _, text in sorted(record.notes.items()) if text]
     bad = [(key, state) for key, state in sorted(record.states.items()) if state.bad]
     shown["findings"] = [
         {

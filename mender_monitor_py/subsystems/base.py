@@ -92,6 +92,9 @@ class Report(Protocol):
     def known(self) -> None:
         """The check can look (again), and has nothing to observe."""
 
+    def note(self, topic: str, text: str) -> None:
+        """What limits the check, or what it counted: for the status. An empty *text* takes it back."""
+
     def remember(self, memory: str) -> None:
         """Keep *memory* for the next start: stored with the next alert, at the end, or in a while."""
 

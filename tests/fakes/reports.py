@@ -22,6 +22,7 @@ class KeptReport:
         self.told: list[Observation] = []
         self.observed: list[Observation] = []
         self.states: list[str] = []
+        self.notes: dict[str, str] = {}
         self.memory = ""
         self._refuses = refuses
         self._more = asyncio.Event()
@@ -45,6 +46,10 @@ class KeptReport:
 
     def known(self) -> None:
         self.states.append("known")
+        self._more.set()
+
+    def note(self, topic: str, text: str) -> None:
+        self.notes[topic] = text
         self._more.set()
 
     def remember(self, memory: str) -> None:

@@ -1,0 +1,37 @@
+"""Lists of expected things on the disk: read whole, and only when nobody else could have written them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from mender_monitor_py.errors import UnknownError
+
+MAX_SIZE = 32 * 1024 * 1024
+
+
+def read_list(path: Path) -> bytes | None:
+    """
+    The bytes of the list *path*; None: there is none.
+
+    Raises UnknownError when it cannot be read, is too big, or is open to other users while we are root.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UnknownError(f"{path} cannot be read: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UnknownError(f"{path} is not a file")
+        if os.geteuid() == 0 and (found.st_uid != 0 or found.st_mode & 0o022):
+            raise UnknownError(f"{path} can be written by another user than root: chown root, chmod go-w")
+        if found.st_size > MAX_SIZE:
+            raise UnknownError(f"{path} has more than {MAX_SIZE >> 20} MiB")
+        try:
+            return file.read(MAX_SIZE)
+        except OSError as error:
+            raise UnknownError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,105 @@
+"""One alert a finding, for checks over a set; more than a few new ones at once share a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mender_monitor_py.model import CRITICAL, Details, Observation, Subject
+from mender_monitor_py.subsystems.base import Report
+
+SUMMARY = "+more"
+_NAMED = 10
+_MAX_SUMMED = 100_000
+
+
+class Findings:
+    """
+    Tells the findings of one check.
+
+    *limit* is how many new ones in one look are told each by itself. *name* is the summary's alert name,
+    *subject* what it is about, *level* its level. *events*: the findings have no natural end, nor has
+    their summary.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        limit: int,
+        name: str,
+        subject: str,
+        level: str = CRITICAL,
+        *,
+        events: bool = False,
+    ) -> None:
+        self._report = report
+        self._limit = limit
+        self._summary = Observation(
+            level, name, Subject(subject, "summary", "many"), key=SUMMARY, event=events
+        )
+        self._summed: set[str] = set()
+        self._rest: list[Observation] = []
+        self._room = limit
+        # After a restart the summary's members are not known: what the first look finds belongs to it.
+        self._resumed = report.is_bad(SUMMARY)
+
+    async def look(self, found: Iterable[Observation], cleared: str) -> None:
+        """
+        A look at everything has found *found*. What was found before and is not now has ended: *cleared*.
+
+        Raises OutboxError.
+        """
+        self._room = self._limit
+        keys = set()
+        for seen in found:
+            keys.add(seen.key)
+            self.see(seen)
+        await self.summarise()
+        self._summed &= keys
+        if self._summed:
+            keys.add(SUMMARY)
+        self._resumed = False
+        self._report.gone(keys, cleared)
+        self._report.known()
+
+    def see(self, seen: Observation) -> None:
+        """One finding. It is told now, or by :meth:`summarise` when this look had too many."""
+        if self._report.is_bad(seen.key):
+            # What is bad already and stays so is no news; an event is renewed by each repetition.
+            if seen.event:
+                self._report.observe(seen)
+        elif seen.key in self._summed or self._resumed:
+            self._summed.add(seen.key)
+        elif self._room > 0:
+            self._room -= 1
+            self._report.observe(seen)
+        elif len(self._summed) < _MAX_SUMMED:
+            self._summed.add(seen.key)
+            self._rest.append(seen)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether :meth:`summarise` has something to tell."""
+        return bool(self._rest)
+
+    async def summarise(self) -> None:
+        """Tell the findings of this look that were too many. Raises OutboxError."""
+        if not self._rest:
+            return
+        rest, self._rest = self._rest, []
+        names = [f"{seen.name} ({seen.subject.name})" for seen in rest[:_NAMED]]
+        more = f"\n… and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
+        text = f"{len(rest)} more findings at once:\n" + "\n".join(names) + more
+        seen = Observation(
+            self._summary.level,
+            self._summary.name,
+            self._summary.subject,
+            Details(text),
+            key=SUMMARY,
+            event=self._summary.event,
+            cleared="None of the findings that were summed up is left",
+            cleared_status="none",
+        )
+        if self._report.is_bad(SUMMARY):  # further ones: a repetition would not be sent
+            await self._report.tell(seen)
+        else:
+            self._report.observe(seen)
