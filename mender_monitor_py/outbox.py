@@ -16,7 +16,7 @@ from mender_monitor_py import shedding, wire
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.database import Database
-from mender_monitor_py.model import OK, Alert, CheckId, Stamp
+from mender_monitor_py.model import OK, Alert, CheckId, Details, Stamp, Subject
 from mender_monitor_py.records import (
     SENT,
     SET_ASIDE,
@@ -73,6 +73,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 _COLUMNS = "seq, state, boot_id, boottime, wall, known, sent, reason, body, size"
 _LOSSES = "losses"
+_LOOK = 1000  # bytes of a record that is no alert
 _PLAIN, _OWN, _LOSS = 0, 1, 2  # the column "own"
 
 Row = tuple[int, str, str, float, float, int, float, str, bytes, int]
@@ -184,16 +185,16 @@ class Outbox:
         return found if found or not damaged else self.head(count, size)
 
     def records(self, state: str = WAITING, *, limit: int = -1) -> list[Record]:
-        """The stored alerts in *state*, oldest first; those that cannot be read are left out."""
+        """The stored alerts in *state*, oldest first."""
         query = f"SELECT {_COLUMNS} FROM alerts WHERE state = ? ORDER BY seq LIMIT ?"  # noqa: S608
         rows = self._database.read(lambda connection: connection.execute(query, (state, limit)).fetchall())
-        return _records(rows)[0]
+        return _records(rows, every=True)[0]
 
     def record(self, seq: int) -> Record | None:
         """One stored alert, in whatever state."""
         query = f"SELECT {_COLUMNS} FROM alerts WHERE seq = ?"  # noqa: S608
         rows = self._database.read(lambda connection: connection.execute(query, (seq,)).fetchall())
-        return next(iter(_records(rows)[0]), None)
+        return next(iter(_records(rows, every=True)[0]), None)
 
     def sent(self, seqs: Iterable[int]) -> None:
         """The server has these: they are history now."""
@@ -431,15 +432,22 @@ def _delete(connection: sqlite3.Connection, seqs: Iterable[int]) -> None:
     connection.executemany("DELETE FROM alerts WHERE seq = ?", ((seq,) for seq in seqs))
 
 
-def _records(rows: Iterable[Row]) -> tuple[list[Record], list[int]]:
-    """The records that *rows* are, and the numbers of those that cannot be read."""
+def _records(rows: Iterable[Row], *, every: bool = False) -> tuple[list[Record], list[int]]:
+    """
+    The records that *rows* are, and the numbers of those that are no alerts.
+
+    With *every* those are among the records too, in a form that a person can look at.
+    """
     found, damaged = [], []
     for seq, state, boot_id, boottime, wall, known, sent, reason, body, _ in rows:
         try:
             alert = wire.from_text(body)
         except ValueError:
             damaged.append(seq)
-            continue
+            if not every:
+                continue
+            text = body[:_LOOK].decode(errors="backslashreplace")
+            alert = Alert("(no alert)", "INVALID", Subject("record", "record", "invalid"), Details(text))
         found.append(Record(seq, alert, _stamp(boot_id, boottime, wall, known), state, sent, reason))
     return found, damaged
 

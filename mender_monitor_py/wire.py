@@ -81,7 +81,7 @@ def bounded(alert: Alert, limit: int = MAX_ALERT_SIZE) -> Alert:
             gone, before = before[0], before[1:]
         else:
             gone, after = after[-1], after[:-1]
-        size -= len(json.dumps(gone.data))
+        size -= len(json.dumps({"line_number": gone.number, "data": gone.data}, separators=(",", ":"))) + 1
     alert = _with_details(alert, replace(details, lines_before=before, lines_after=after))
     for longest in (_LONG_TEXT, _SHORT_TEXT, _SHORT_TEXT // 16):
         if len(to_text(alert)) <= limit:
