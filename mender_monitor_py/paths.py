@@ -43,7 +43,7 @@ class Paths:
         return self.etc / "baseline.d"
 
     def checks(self, directory: str) -> Path:
-        """The folder of the checks: *directory* (MONITOR_D_DIRECTORY), or the usual one when that is empty."""
+        """The folder of the checks: *directory*, as MONITOR_D_DIRECTORY has it, or the usual one."""
         return self.root / directory.lstrip("/") if directory else self.monitor_d
 
     @property

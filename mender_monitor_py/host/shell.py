@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import selectors
@@ -67,6 +66,8 @@ class ShellFiles:
         reading = self._quickly(path)
         if isinstance(reading, Parsed):
             return reading
+        import asyncio  # a large part of what a short program would load
+
         try:
             return self._keep(reading, await asyncio.to_thread(reading.run))
         except asyncio.CancelledError:
@@ -193,7 +194,7 @@ class _Reading:
         return f"bash has not read it within {TIME_LIMIT:g} s"
 
     def _complain(self, err: int) -> bool:
-        """Read what is there of standard error, and keep its end: a syntax error comes last. False: it ended."""
+        """Keep the end of standard error, where a syntax error is. False: nothing more can come."""
         try:
             chunk = os.read(err, _CHUNK)
         except BlockingIOError:
