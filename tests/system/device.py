@@ -1,0 +1,260 @@
+"""A device for tests: Debian with systemd, D-Bus and journal, booted in a container with its own network."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from tests.system.image import base
+
+BOOT_SECONDS = 120.0
+STOP_SECONDS = 60.0
+COMMAND_SECONDS = 120.0
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
+# systemd-nspawn ends with it when the container wants to boot again and nobody manages its unit.
+REBOOT_STATUS = 133
+# cgroup v2 alone, or v2 beside v1 with systemd's own hierarchy: systemd-nspawn uses both of these.
+_CGROUPS = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd")]
+# It dies with the process that started it, and is in cgroups of its own, given as $1 with spaces between.
+_START = (
+    'for group in $1; do echo $$ >"$group/cgroup.procs"; done; shift; exec setpriv --pdeathsig KILL -- "$@"'
+)
+
+
+class Device:
+    """
+    A fresh device; a context manager. Needs root.
+
+    *prepare* gets the root file system before the first boot. What is written to it is lost at the end.
+    """
+
+    def __init__(self, prepare: Callable[[Path], None] = lambda root: None, suite: str = "bookworm") -> None:
+        self._prepare = prepare
+        self._suite = suite
+        self.name = f"mmp-{uuid.uuid4().hex[:8]}"
+        self.folder = Path()
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        self._init = 0
+
+    @property
+    def root(self) -> Path:
+        """The device's root file system, as this machine sees it; without its /run, /tmp and /proc."""
+        return self.folder / "root"
+
+    @property
+    def in_network(self) -> tuple[str, ...]:
+        """What, before a command, runs it on this machine but in the device's network."""
+        return ("ip", "netns", "exec", self.name)
+
+    def __enter__(self) -> Self:
+        lower = base(self._suite)
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        try:
+            for folder in ("upper", "work", "root"):
+                (self.folder / folder).mkdir()
+            layers = f"lowerdir={lower},upperdir={self.folder}/upper,workdir={self.folder}/work"
+            _call("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
+            _call("ip", "netns", "add", self.name)
+            _call("ip", "-n", self.name, "link", "set", "lo", "up")
+            self._prepare(self.root)
+            self.boot()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remove()
+
+    # Power
+
+    def boot(self) -> None:
+        """Switch it on. Returns when systemd has started everything."""
+        groups = self._cgroups()
+        for group in groups:
+            group.mkdir(exist_ok=True)
+        container = [
+            "systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", f"--machine={self.name}",
+            f"--network-namespace-path=/run/netns/{self.name}", "--register=no", "--keep-unit",
+            "--resolv-conf=off", "--link-journal=no", "--console=pipe", "--timezone=off",
+        ]  # fmt: skip
+        with (self.folder / "console").open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                ["sh", "-c", _START, "sh", " ".join(map(str, groups)), *container],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        end = time.monotonic() + BOOT_SECONDS
+        while not self._has_booted():
+            if self._nspawn.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"{self.name} did not boot:\n{self.console()}")
+            time.sleep(0.1)  # systemd cannot be asked before it listens
+
+    def reboot(self) -> None:
+        """``systemctl reboot``, and wait until it is up again."""
+        self._end("systemctl --no-block reboot")
+        self.boot()
+
+    def power_off(self) -> None:
+        """``systemctl poweroff``; :meth:`boot` switches it on again."""
+        self._end("systemctl --no-block poweroff")
+
+    def cut_power(self) -> None:
+        """Every process ends at once. Files keep what was written, as this machine goes on."""
+        if self._nspawn is not None:
+            for group in self._cgroups():
+                _kill_all(group)
+            self._nspawn.wait(STOP_SECONDS)
+            self._nspawn = None
+
+    # What happens on it
+
+    def attempt(
+        self, command: str, *, seconds: float = COMMAND_SECONDS, user: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run *command* by /bin/sh, as root or *user*; stdout and stderr are one."""
+        inside = ["runuser", f"--user={user}", "--"] if user else []
+        return subprocess.run(
+            [*self._enter(), *inside, "/bin/sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="backslashreplace",
+            env=ENVIRONMENT,
+            timeout=seconds,
+            check=False,
+        )
+
+    def run(self, command: str, *, seconds: float = COMMAND_SECONDS, user: str = "") -> str:
+        """What *command* prints. Raises AssertionError, with that, when it fails."""
+        done = self.attempt(command, seconds=seconds, user=user)
+        assert done.returncode == 0, f"{command} failed ({done.returncode}):\n{done.stdout}"
+        return done.stdout
+
+    def start(self, command: str) -> subprocess.Popen[bytes]:
+        """*command* by /bin/sh, left running: end it before the device."""
+        return subprocess.Popen(
+            [*self._enter(), "/bin/sh", "-c", command], stdin=subprocess.DEVNULL, env=ENVIRONMENT
+        )
+
+    def wait(self, command: str, seconds: float = 60.0) -> str:
+        """Run *command* until it succeeds. Raises AssertionError after *seconds*."""
+        end = time.monotonic() + seconds
+        while (done := self.attempt(command)).returncode:
+            assert time.monotonic() < end, f"{command} still fails:\n{done.stdout}"
+            time.sleep(0.2)
+        return done.stdout
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Replace the file *path*, folders included."""
+        quoted = shlex.quote(path)
+        subprocess.run(
+            [*self._enter(), "/bin/sh", "-c",
+             f"mkdir -p $(dirname {quoted}) && cat >{quoted} && chmod {mode:o} {quoted}"],
+            input=text.encode(), env=ENVIRONMENT, check=True, timeout=COMMAND_SECONDS,
+        )  # fmt: skip
+
+    def read(self, path: str) -> str:
+        return self.run(f"cat {shlex.quote(path)}")
+
+    def journal(self, *options: str, lines: int = 200) -> str:
+        """The end of its journal."""
+        return self.attempt(shlex.join(["journalctl", "--no-pager", f"--lines={lines}", *options])).stdout
+
+    def console(self) -> str:
+        """What it printed while it started and stopped."""
+        return (self.folder / "console").read_text(errors="replace")[-5000:]
+
+    # Within
+
+    def _enter(self) -> list[str]:
+        assert self._init, f"{self.name} is switched off"
+        return ["nsenter", f"--target={self._init}", "--all"]
+
+    def _has_booted(self) -> bool:
+        assert self._nspawn is not None
+        try:
+            children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
+            self._init = next(int(pid) for pid in children if _name(pid) == "systemd")
+            state = self.attempt("systemctl is-system-running --wait").stdout.strip()
+        except (StopIteration, FileNotFoundError, ProcessLookupError):
+            return False
+        return state in ("running", "degraded")
+
+    def _end(self, command: str) -> None:
+        assert self._nspawn is not None
+        self.attempt(command)
+        status = self._nspawn.wait(STOP_SECONDS)
+        assert status in (0, REBOOT_STATUS), self.console()
+        self._nspawn, self._init = None, 0
+
+    def _cgroups(self) -> list[Path]:
+        return [group / self.name for group in _CGROUPS if (group / "cgroup.procs").exists()]
+
+    def _remove(self) -> None:
+        self.cut_power()
+        for group in self._cgroups():
+            _remove_cgroup(group)
+        with suppress(RuntimeError):
+            _call("ip", "netns", "delete", self.name)
+        with suppress(RuntimeError):
+            _call("umount", str(self.root))
+        with suppress(OSError):
+            (Path("/run/systemd/nspawn/propagate") / self.name).rmdir()
+        shutil.rmtree(self.folder)
+
+
+def tell(device: Device) -> None:
+    """Show what happened on *device*, for who reads of a test that failed."""
+    sys.stderr.write(f"--- journal of {device.name}\n{device.journal()}\n")
+
+
+def _name(pid: str) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def _members(group: Path) -> Sequence[int]:
+    found: list[int] = []
+    for procs in group.rglob("cgroup.procs"):
+        with suppress(OSError):
+            found += map(int, procs.read_text().split())
+    return found
+
+
+def _kill_all(group: Path) -> None:
+    """End every process in *group*; those that are made meanwhile too."""
+    end = time.monotonic() + STOP_SECONDS
+    while members := _members(group):
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > end:
+            raise AssertionError(f"{group} does not end: {members}")
+        time.sleep(0.02)
+
+
+def _remove_cgroup(group: Path) -> None:
+    if group.exists():
+        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+        group.rmdir()
+
+
+def _call(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)} failed: {done.stderr}")
