@@ -83,10 +83,11 @@ class Catalog:
     def check_class(self, subsystem: str) -> type[Check]:
         """The native class of *subsystem*, or that of scripts. Raises CatalogError when there is neither."""
         native = subsystems.check_class(subsystem)
-        if native is not None:
-            return native
         script = self.folder / f"{subsystem}.sh"
-        if not script.is_file():
+        users_own = script.is_file() and not script.resolve().is_relative_to(self._paths.share.resolve())
+        if native is not None and (subsystem in subsystems.CORE or not users_own):
+            return native
+        if not users_own:
             raise CatalogError(f"there is no subsystem {subsystem!r}, nor {script}")
         from mender_monitor_py.subsystems.shellcompat import ShellCheck
 

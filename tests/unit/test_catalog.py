@@ -13,6 +13,9 @@ from mender_monitor_py.errors import CatalogError, DefinitionError
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems.diskusage import DiskUsageCheck
+from mender_monitor_py.subsystems.service import ServiceCheck
+from mender_monitor_py.subsystems.shellcompat import ShellCheck
 
 CHECK = CheckId("diskusage", "root_space")
 VALUES = {"DISKUSAGE_NAME": "/", "DISKUSAGE_THRESHOLD": "80"}
@@ -209,6 +212,30 @@ def test_a_users_own_subsystem_takes_any_variables(catalog):
     check = CheckId("mine", "x")
     catalog.create(check, {"ANY": "value"})
     assert catalog.build(catalog.load_now(check)).id == check
+
+
+@pytest.mark.parametrize(
+    ("subsystem", "runs"), [("diskusage", ShellCheck), ("service", ServiceCheck), ("mine", ShellCheck)]
+)
+def test_a_users_own_script_wins_but_for_the_originals_own(catalog, subsystem, runs):
+    """
+    What a device had keeps working; the original's scripts for its own subsystems need the original.
+    """
+    (catalog.folder / "available").mkdir(parents=True)
+    (catalog.folder / f"{subsystem}.sh").write_text("exit\n")
+
+    assert catalog.check_class(subsystem) is runs
+
+
+def test_a_link_to_a_script_of_ours_is_no_script_of_the_users(tmp_path):
+    paths = Paths(tmp_path)
+    ours = paths.share / "subsystems/diskusage.sh"
+    for file in (ours, paths.monitor_d / "diskusage.sh"):
+        file.parent.mkdir(parents=True)
+    ours.write_text("# built in\n")
+    (paths.monitor_d / "diskusage.sh").symlink_to(ours)
+
+    assert Catalog(paths, Settings()).check_class("diskusage") is DiskUsageCheck
 
 
 def test_the_folder_can_be_moved(tmp_path):
