@@ -89,6 +89,8 @@ class Host:
 
     async def aclose(self) -> None:
         """Close what was opened."""
+        if self._systemd is not None:
+            await self._systemd.aclose()
         if self._bus is not None:
             await self._bus.aclose()
         if self._files is not None:
