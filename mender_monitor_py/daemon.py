@@ -255,7 +255,7 @@ def _run(paths: Paths) -> None:
     logsetup.set_up(settings.config_log_level, settings.daemon_log_file)
     _warn(warnings)
     for folder in (paths.run, paths.state):
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.resolve().mkdir(mode=0o755, parents=True, exist_ok=True)  # a link may dangle
     with _only_one(paths):
         asyncio.run(Daemon(paths, settings, warnings).run())
 
