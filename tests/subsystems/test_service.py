@@ -378,21 +378,14 @@ def test_another_process_cannot_stop_a_service_by_a_signal(
         async with running(host, service()) as report:
             await steady(report, OK)
             ours = next(iter(host.bus.connections)).name
+            failed = FakeSystemd.unit_properties(FakeUnit("cron.service", active="failed"))
+            source = DBusAddress(
+                "/org/freedesktop/systemd1/unit/cron_2eservice",
+                interface="org.freedesktop.DBus.Properties",
+            )
             with BusPeer(private_bus.address) as peer:
-                body = (
-                    "org.freedesktop.systemd1.Unit",
-                    liar._unit_properties(liar.units["cron.service"]),
-                    [],
-                )
-                body[1]["ActiveState"] = ("s", "failed")
-                from jeepney import DBusAddress
-
-                source = DBusAddress(
-                    "/org/freedesktop/systemd1/unit/cron_2eservice",
-                    interface="org.freedesktop.DBus.Properties",
-                )
                 for to in ("", ours):
-                    body = ("org.freedesktop.systemd1.Unit", values, [])
+                    body = ("org.freedesktop.systemd1.Unit", failed, [])
                     peer.signal("PropertiesChanged", "sa{sv}as", *body, to=to, address=source)
                 peer.ask_bus("GetId")
             await systemd.change("cron.service", "active")
