@@ -385,8 +385,15 @@ def test_another_process_cannot_stop_a_service_by_a_signal(
             )
             with BusPeer(private_bus.address) as peer:
                 for to in ("", ours):
-                    body = ("org.freedesktop.systemd1.Unit", failed, [])
-                    peer.signal("PropertiesChanged", "sa{sv}as", *body, to=to, address=source)
+                    peer.signal(
+                        "PropertiesChanged",
+                        "sa{sv}as",
+                        "org.freedesktop.systemd1.Unit",
+                        failed,
+                        [],
+                        to=to,
+                        address=source,
+                    )
                 peer.ask_bus("GetId")
             await systemd.change("cron.service", "active")
             await report.until(lambda: len(report.observed) == 2)
