@@ -67,7 +67,7 @@ class Supervisor:
                 await self._stop(check)
                 del self._running[check]
             for check in enabled:
-                await self._update(check, fresh)
+                await self._update_alone(check, fresh)
             known = set(self._catalog.available()) | set(enabled)
             for check in set(self._recorder.known_checks()) - known:
                 self._recorder.forget(check)
@@ -78,6 +78,16 @@ class Supervisor:
         async with self._lock:
             await asyncio.gather(*(self._stop(check) for check in self._running))
             self._running.clear()
+
+    async def _update_alone(self, check: CheckId, fresh: bool) -> None:
+        """Whatever is wrong with one check, the others get their turn."""
+        update = asyncio.get_running_loop().create_task(self._update(check, fresh))
+        await asyncio.wait([update])
+        error = update.exception()
+        if error is not None:
+            log.error("%s does not run", check, exc_info=error)
+            await self._stop(check)
+            self._running[check] = Running(None, error=f"{type(error).__name__}: {error}")
 
     async def _update(self, check: CheckId, fresh: bool) -> None:
         before = self._running.get(check)
