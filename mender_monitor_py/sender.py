@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mender_monitor_py import confpush
 from mender_monitor_py.delivery import Delivery, Obstacle, Pause, only_one
-from mender_monitor_py.errors import OutboxError, UnknownError
+from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.netlink import NetworkWatch
 from mender_monitor_py.host.timer import Alarm
@@ -76,7 +76,7 @@ class Sender:
         self._delivery = Delivery(outbox, self._link, host.clock, settings)
         self._changed = changed
         self._event = asyncio.Event()
-        self._hint = self._now = False
+        self._news = self._hint = self._now = False
         self._pause: Pause | None = None
         self._due: float | None = None
         self._hopeful_until = 0.0
@@ -87,6 +87,7 @@ class Sender:
 
     def wake(self) -> None:
         """Something was queued, or the clock was set."""
+        self._news = True
         self._event.set()
 
     def server_maybe_back(self) -> None:
@@ -107,7 +108,7 @@ class Sender:
         if config != self._config:
             self._config = config
             self._push_due = 0.0
-            self._event.set()
+            self.wake()
 
     def set_settings(self, settings: Settings) -> None:
         """Other settings; the sender process is told when it is needed next."""
@@ -136,7 +137,7 @@ class Sender:
         try:
             while True:
                 self._event.clear()
-                self._hint = self._now = False
+                self._news = self._hint = self._now = False
                 self._say(await self._round())
                 await self._rest(alarm)
         finally:
@@ -210,20 +211,17 @@ class Sender:
                 self._watch_for_return(watches)
             if pause is not None and pause.seconds > _KEEP_FOR:
                 await self._link.close()
-            while True:
+            while not (self._now or (pause is None and self._news)):
+                if pause is not None and pause.obstacle is Obstacle.CLOCK and self._clock.now().known:
+                    break
                 due = self._next_look(pause, since)
                 if due is not None and due <= self._clock.boottime():
-                    if pause is None and not self._event.is_set() and self._link.is_open:
-                        await self._link.close()
-                        since = self._clock.boottime()
-                        continue
-                    break
+                    if pause is not None or self._push_is_due():
+                        break
+                    await self._link.close()  # nothing has waited for long enough
+                    continue
                 alarm.set(due)
                 await self._event.wait()
-                if self._now or pause is None:
-                    break
-                if pause.obstacle is Obstacle.CLOCK and self._clock.now().known:
-                    break
                 self._event.clear()
         alarm.set(None)
         if pause is None:
@@ -250,11 +248,8 @@ class Sender:
             log.debug("the network is not watched: %s", error)
         if self._settings.device_key:
             return
-        try:
-            for rule, callback in ((_TOKEN_RULE, self._token_changed), (_OWNER_RULE, self._owner_changed)):
-                watches.callback(self._host.bus.watch(rule, callback))
-        except (UnknownError, OSError) as error:
-            log.debug("the update client is not watched: %s", error)
+        for rule, callback in ((_TOKEN_RULE, self._token_changed), (_OWNER_RULE, self._owner_changed)):
+            watches.callback(self._host.bus.watch(rule, callback))
 
     def _token_changed(self, signal: Signal) -> None:
         if len(signal.body) == 2 and all(signal.body):  # a failed fetch gives two empty strings

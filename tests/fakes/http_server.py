@@ -60,11 +60,10 @@ class HttpServer:
     def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
-    def wait(self, count: int, seconds: float = 30.0) -> list[Request]:
-        """The requests, as soon as there are *count*."""
+    def wait(self, test: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Until *test* holds; it is asked after each request."""
         with self._news:
-            assert self._news.wait_for(lambda: len(self.requests) >= count, seconds), self.requests
-            return list(self.requests)
+            assert self._news.wait_for(test, seconds), [request.path for request in self.requests]
 
     def bodies(self, ending: str = "/alert") -> list[Any]:
         """What was posted to paths with this ending."""
