@@ -1,5 +1,5 @@
 """
-``mender-monitord``: wires the parts, listens to signals and to the folders of checks, and decides nothing.
+The daemon: wires the parts, listens to signals and to the folders of checks, and decides nothing.
 
 Runs in the foreground, as a service manager wants it.
 """
@@ -235,7 +235,7 @@ class Daemon:
 
 
 def main() -> None:
-    """The program."""
+    """The program ``mender-monitord``, by way of :mod:`mender_monitor_py.monitord`."""
     arguments = sys.argv[1:]
     if arguments in (["--version"], ["-V"]):
         sys.stdout.write(f"mender-monitord {__version__}\n")
@@ -292,7 +292,3 @@ def _existing(folder: Path) -> Path:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return folder
-
-
-if __name__ == "__main__":
-    main()
