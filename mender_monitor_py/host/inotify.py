@@ -112,8 +112,8 @@ class Inotify:
         """
         if self._fd < 0:
             self._open()
-        # "If the filesystem object was already being watched (perhaps via a different link to the same object),
-        # then the descriptor for the existing watch is returned" (inotify_add_watch(2)): the masks are united.
+        # "If the filesystem object was already being watched (perhaps via a different link to the same
+        # object), then the descriptor for the existing watch is returned": so the masks are united.
         wd = _LIBC.inotify_add_watch(self._fd, os.fsencode(path), mask | IN_MASK_ADD)
         if wd < 0:
             raise _error(str(path))

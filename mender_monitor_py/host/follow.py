@@ -1,0 +1,68 @@
+"""
+Log files that are followed by name, over rotation, truncation, deletion and return.
+
+The kernel tells of every change (inotify(7)); one slow look at all files finds what it does not tell of, as
+on network file systems.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from mender_monitor_py.host.followed import Followed, Stream
+from mender_monitor_py.host.inotify import Inotify
+from mender_monitor_py.host.logfile import Position
+
+_LOOK_S = 60.0
+
+
+class Files:
+    """Follows files, each once however many checks read it."""
+
+    def __init__(self, inotify: Inotify) -> None:
+        self._inotify = inotify
+        self._followed: dict[Path, Followed] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def follow(self, path: Path, memory: str = "") -> Stream:
+        """
+        The lines of *path*, which is absolute and need not be there, from where *memory* says.
+
+        *memory* is what :attr:`Stream.memory` was. Without it, from the begin of the file.
+        """
+        followed = self._followed.get(path)
+        if followed is None:
+            followed = self._followed[path] = Followed(path, self._inotify, self._forget)
+            followed.look()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        return followed.attach(_positions(memory, path))
+
+    async def aclose(self) -> None:
+        """Close every file; streams give nothing any more."""
+        for followed in list(self._followed.values()):
+            followed.close()
+
+    def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        for followed in self._followed.values():
+            followed.look()
+
+    def _forget(self, path: Path) -> None:
+        del self._followed[path]
+        if not self._followed and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _positions(memory: str, path: Path) -> list[Position]:
+    """The positions that a stream of *path* remembered. None: it did not, or it was of another path."""
+    try:
+        stored = json.loads(memory or "{}")
+        if stored.get("path") != str(path):
+            return []
+        return [Position(*map(int, numbers)) for numbers in stored["at"]]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
