@@ -62,11 +62,11 @@ class Catalog:
 
     async def load(self, check: CheckId) -> Definition:
         """Read *check*. Raises DefinitionError with file, reason and, if known, line."""
-        return self._definition(check, await self._files.read(self.file(check)))
+        return self.definition(check, await self._files.read(self.file(check)))
 
     def load_now(self, check: CheckId) -> Definition:
         """The same, for programs without an event loop."""
-        return self._definition(check, self.parse_now(check))
+        return self.definition(check, self.parse_now(check))
 
     def parse_now(self, check: CheckId) -> Parsed:
         """The variables of *check*, and what bash complains of. Raises DefinitionError."""
@@ -161,7 +161,8 @@ class Catalog:
     def _enabled(self) -> Path:
         return self.folder / "enabled"
 
-    def _definition(self, check: CheckId, parsed: Parsed) -> Definition:
+    def definition(self, check: CheckId, parsed: Parsed) -> Definition:
+        """*check* with the variables that its file sets."""
         return Definition(check, parsed.values, str(self.file(check)), parsed.lines)
 
 
