@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mender_monitor_py.host.bus import SystemBus
     from mender_monitor_py.host.follow import Files
     from mender_monitor_py.host.inotify import Inotify
+    from mender_monitor_py.host.procfs import Procfs
     from mender_monitor_py.host.runner import Runner
     from mender_monitor_py.host.shellchecks import ShellChecks
     from mender_monitor_py.host.systemd import Systemd
@@ -32,6 +33,7 @@ class Host:
         self._systemd: Systemd | None = None
         self._runner: Runner | None = None
         self._shells: ShellChecks | None = None
+        self._procfs: Procfs | None = None
 
     @property
     def inotify(self) -> Inotify:
@@ -86,6 +88,15 @@ class Host:
 
             self._shells = ShellChecks(self.paths.share, self.paths.run, self.runner)
         return self._shells
+
+    @property
+    def procfs(self) -> Procfs:
+        """The processes."""
+        if self._procfs is None:
+            from mender_monitor_py.host.procfs import Procfs
+
+            self._procfs = Procfs()
+        return self._procfs
 
     async def aclose(self) -> None:
         """Close what was opened."""

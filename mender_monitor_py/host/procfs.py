@@ -20,6 +20,7 @@ from typing import NamedTuple
 from mender_monitor_py.commandline import printable, shown
 
 PF_KTHREAD = 0x00200000  # <linux/sched.h>
+_CAP_SYS_PTRACE = 19  # <linux/capability.h>
 DELETED = " (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MAX_READ = 65_536
@@ -195,6 +196,11 @@ class Procfs:
                 yield os.readlink(f"{folder}/{name}")
             except (FileNotFoundError, ProcessLookupError):
                 continue
+
+    def sees_all(self) -> bool:
+        """Whether we may look at every process: CAP_SYS_PTRACE, see ptrace(2) on access mode checks."""
+        found = re.search(rb"^CapEff:\t([0-9a-f]+)", self.read(os.getpid(), "status") or b"", re.MULTILINE)
+        return found is not None and bool(int(found[1], 16) >> _CAP_SYS_PTRACE & 1)
 
     def read(self, pid: int, name: str) -> bytes | None:
         """The start of a file of *pid*; None when the process ended."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from mender_monitor_py import baseline
 from mender_monitor_py.baseline import Listing
@@ -16,9 +17,11 @@ from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
-from mender_monitor_py.subsystems.base import Report
+from mender_monitor_py.subsystems.base import Check, Report
 
-E = TypeVar("E")
+T = TypeVar("T", bound="Thing")
+T_contra = TypeVar("T_contra", contravariant=True)
+E = TypeVar("E", bound="Entry[Any]")
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +42,40 @@ def list_path(paths: Paths, check: CheckId) -> Path:
     return paths.baseline_d / f"{check.subsystem}_{check.name}.list"
 
 
+class Thing(Protocol):
+    """What a list is about: an open port, a program, a file."""
+
+    @property
+    def row(self) -> str:
+        """The entry that expects it, as a line of the list."""
+
+
+class Entry(Protocol[T_contra]):
+    """A line of a list."""
+
+    def allows(self, thing: T_contra, /) -> bool:
+        """Whether *thing* is what this entry expects."""
+
+
+class Baselined(Check, Generic[E, T]):
+    """A check that compares what there is with a list."""
+
+    inline: tuple[E, ...]
+
+    @staticmethod
+    @abstractmethod
+    def entry(fields: Sequence[str], /) -> E:
+        """The entry of a line's fields. Raises ValueError with a reason."""
+
+    @abstractmethod
+    async def survey(self, host: Host) -> list[T]:
+        """What there is now: the rows of these are the list that would expect it. Raises UnknownError."""
+
+
 class Expected(Generic[E]):
     """
-    The expected things of one check.
+    The expected things of *check*: those of its list, and *inline*, those of the check file.
 
-    *entry* makes one of a line's fields, or raises ValueError; *inline* are those of the check file.
     *changed* is set whenever the list may be another: it is time for :meth:`refresh`.
     """
 
@@ -51,16 +83,15 @@ class Expected(Generic[E]):
         self,
         host: Host,
         report: Report,
-        check: CheckId,
-        entry: Callable[[Sequence[str]], E],
+        check: Baselined[E, Any],
         inline: tuple[E, ...],
     ) -> None:
         self._host = host
         self._report = report
-        self._check = check
-        self._entry = entry
+        self._check = check.id
+        self._entry = check.entry
         self._inline = inline
-        self._path = list_path(host.paths, check)
+        self._path = list_path(host.paths, check.id)
         self._watch: inotify.Watch | None = None
         self._stale = True
         self.entries: tuple[E, ...] = ()
@@ -97,18 +128,35 @@ class Expected(Generic[E]):
         self._report.note("baseline", first and f"{count} bad lines in the baseline, the first: {first}")
 
     def _watch_folder(self) -> None:
-        """Watch the folder of the lists, or what it will be made in."""
-        if self._watch is not None and self._watch.active:
-            self._watch.cancel()
-        folder = self._path.parent
-        while not folder.is_dir() and folder != folder.parent:
-            folder = folder.parent
-        try:
-            self._watch = self._host.inotify.watch(folder, _EVENTS, self._folder_changed)
-        except OSError as error:
-            log.error("%s is not watched, a changed list counts from the next start: %s", folder, error)
+        """Watch the folder of the lists, or the nearest one above it that is there."""
+        watched = None
+        while (folder := _existing(self._path.parent)) != watched:
+            if self._watch is not None:
+                self._watch.cancel()
+            try:
+                self._watch = self._host.inotify.watch(folder, _EVENTS, self._folder_changed)
+            except OSError as error:
+                log.error("%s is not watched, a changed list counts from the next start: %s", folder, error)
+                return
+            watched = folder  # what was made meanwhile is seen by the next turn
 
     def _folder_changed(self, event: inotify.Event) -> None:
-        if event.name in (self._path.name, f"{self._path.name}.sig", "baseline.d", "mender-monitor", ""):
+        ours = event.name.startswith(self._path.name) or not event.name
+        if ours or not self._path.parent.is_dir() or self._stale:
             self._stale = True
             self.changed.set()
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+async def wait(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until *event* is set, at most *seconds*; whether it is."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,175 @@
+"""Sockets that take what comes to a port, with the processes that hold them."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.netns import in_namespaces, other_namespaces
+from mender_monitor_py.host.procfs import DELETED, Procfs
+from mender_monitor_py.host.sockdiag import UDP, SockDiag, Socket
+from mender_monitor_py.host.socketowners import find_holders
+from mender_monitor_py.portlist import Holder, Listener
+
+HOLDERS_S = 60.0  # a descriptor can be handed on without a sign: all are looked up again
+_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of the namespace that the reading thread is in
+
+Wanted = Callable[[Listener], bool]
+
+
+class _View(NamedTuple):
+    """What is bound in one network namespace: sockets by protocol."""
+
+    namespace: str
+    clients: range
+    sockets: dict[str, list[Socket]]
+
+
+class OpenPorts:
+    """
+    The listeners of this network namespace, or of all.
+
+    Who holds a socket is looked up when it is new, when one of its holders has ended or runs something else,
+    and each :data:`HOLDERS_S`.
+    """
+
+    def __init__(self, procfs: Procfs, protocols: Iterable[str], *, all_namespaces: bool) -> None:
+        self._procfs = procfs
+        self._protocols = tuple(protocols)
+        self._all_namespaces = all_namespaces
+        self._own: SockDiag | None = None
+        self._views: list[_View] = []
+        self._listeners: dict[tuple[str, str], dict[Socket, Listener]] = {}
+        self._holders: dict[int, tuple[Holder, ...]] = {}
+        self._executables: dict[int, str | None] = {}
+        self._holders_until = 0.0
+
+    def close(self) -> None:
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+
+    def look(self, wanted: Wanted, *, again: bool = False) -> list[Listener] | None:
+        """
+        The listeners that are *wanted*, or None when nothing has changed since the last look.
+
+        *again*: also then. Raises UnknownError when the kernel cannot be asked, or when a holder may be a
+        process that is not ours to look at.
+        """
+        try:
+            views = self._dump()
+            stale = time.monotonic() >= self._holders_until or self._holders_changed()
+            if not (again or stale or views != self._views):
+                return None
+            self._views = []  # to be looked at again, should anything fail from here on
+            found = self._resolve(views, wanted, stale=stale)
+        except OSError as error:
+            raise UnknownError(f"the kernel does not tell the open ports: {error}") from error
+        self._views = views
+        return found
+
+    def _dump(self) -> list[_View]:
+        if self._own is None:
+            self._own = SockDiag()
+        own = _view(self._own, self._protocols, "")
+        if not self._all_namespaces:
+            return [own]
+        others = other_namespaces(self._procfs)
+        try:
+            views = in_namespaces({inode: path for inode, (path, _) in others.items()}, self._dump_there)
+        except PermissionError as error:
+            raise UnknownError("PORTS_NAMESPACES=all needs the right to enter them: CAP_SYS_ADMIN") from error
+        return [own, *(view._replace(namespace=others[inode][1]) for inode, view in sorted(views.items()))]
+
+    def _dump_there(self) -> _View:
+        sockets = SockDiag()
+        try:
+            return _view(sockets, self._protocols, "")
+        finally:
+            sockets.close()
+
+    def _resolve(self, views: list[_View], wanted: Wanted, *, stale: bool) -> list[Listener]:
+        listeners = [listener for listener in self._all(views) if wanted(listener)]
+        if stale:
+            self._holders = {}
+            self._holders_until = time.monotonic() + HOLDERS_S
+        self._find_holders(listeners)
+        if any(listener.inode and listener.inode not in self._holders for listener in listeners):
+            # A socket may have been closed before its holder was found: what is still there counts.
+            listeners = [listener for listener in self._all(self._dump()) if wanted(listener)]
+            complete = self._find_holders(listeners)
+            lost = [one.port for one in listeners if one.inode and one.inode not in self._holders]
+            # With the right to look everywhere, a process that cannot be looked at hides something.
+            if lost and not complete and not self._procfs.sees_all():
+                raise UnknownError(f"not permitted to see who holds {', '.join(lost[:10])}: CAP_SYS_PTRACE")
+        known = {listener.inode for listener in listeners}
+        self._holders = {inode: holders for inode, holders in self._holders.items() if inode in known}
+        pids = {holder.pid for holders in self._holders.values() for holder in holders}
+        self._executables = {pid: self._executable(pid) for pid in pids}
+        return [one._replace(holders=self._holders.get(one.inode, ())) for one in listeners]
+
+    def _all(self, views: list[_View]) -> Iterator[Listener]:
+        """Every listener; one that was there before is the same object."""
+        before, self._listeners = self._listeners, {}
+        for view in views:
+            for protocol, sockets in view.sockets.items():
+                known = before.get((view.namespace, protocol), {})
+                now = {one: known.get(one) or _listener(view, protocol, one) for one in sockets}
+                self._listeners[view.namespace, protocol] = now
+                yield from now.values()
+
+    def _find_holders(self, listeners: Iterable[Listener]) -> bool:
+        """Look up the holders that are not known. False when some processes were not ours to look at."""
+        inodes = {one.inode for one in listeners if one.inode} - self._holders.keys()
+        if not inodes:
+            return True
+        found = find_holders(self._procfs, inodes)
+        holders: dict[int, Holder | None] = {}
+        for inode, pids in found.pids.items():
+            for pid in pids:
+                if pid not in holders:
+                    holders[pid] = self._holder(pid)
+            there = tuple(holder for pid in pids if (holder := holders[pid]) is not None)
+            if there:
+                self._holders[inode] = there
+        return found.complete
+
+    def _holder(self, pid: int) -> Holder | None:
+        stat, executable = self._procfs.stat(pid), self._executable(pid)
+        if stat is None or executable is None:
+            return None
+        return Holder(pid, stat.name, executable)
+
+    def _executable(self, pid: int) -> str | None:
+        """The path. One that is deleted says so, unless another file is there: an upgrade, no restart."""
+        try:
+            executable = self._procfs.executable(pid)
+        except PermissionError:
+            return ""
+        if executable is not None and executable.endswith(DELETED):
+            path = executable.removesuffix(DELETED)
+            if os.path.lexists(f"{self._procfs.path}/{pid}/root{path}"):
+                return path
+        return executable
+
+    def _holders_changed(self) -> bool:
+        return any(self._executable(pid) != executable for pid, executable in self._executables.items())
+
+
+def _view(sockets: SockDiag, protocols: Iterable[str], namespace: str) -> _View:
+    return _View(namespace, _client_ports(), {protocol: sockets.sockets(protocol) for protocol in protocols})
+
+
+def _client_ports() -> range:
+    found = re.findall(r"\d+", _CLIENTS.read_text())
+    return range(int(found[0]), int(found[1]) + 1)
+
+
+def _listener(view: _View, protocol: str, one: Socket) -> Listener:
+    client = protocol == UDP and one.port in view.clients
+    return Listener(protocol, one.port, one.address, one.loopback, client, view.namespace, one.inode)

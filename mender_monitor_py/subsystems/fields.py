@@ -1,0 +1,46 @@
+"""Values that more than one subsystem reads. Each parser raises ValueError with a reason for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mender_monitor_py.duration import seconds
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """One of *words*."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text[:40]!r} is not one of: {' '.join(words)}")
+        return text
+
+    return parse
+
+
+def choices(*words: str) -> Callable[[str], tuple[str, ...]]:
+    """Some of *words*, apart by white space."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        return tuple(map(choice(*words), text.split()))
+
+    return parse
+
+
+def yes_no(text: str) -> bool:
+    """``yes`` or ``no``."""
+    return choice("yes", "no")(text) == "yes"
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f"{text[:40]!r} is not a whole number")
+    return int(text)
+
+
+def interval(text: str) -> int:
+    """A duration of a second or more."""
+    if not (found := seconds(text)):
+        raise ValueError("an interval is 1 second or more")
+    return found

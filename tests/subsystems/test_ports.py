@@ -1,0 +1,304 @@
+"""Ports are opened for real, in network namespaces of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.model import CRITICAL, OK, CheckId
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems.base import Definition
+from mender_monitor_py.subsystems.ports import PortsCheck
+from tests.fakes.judging import JudgingReport
+from tests.fakes.network import LISTEN, in_own_network, program, running
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+CHECK = CheckId("ports", "external")
+
+
+@pytest.fixture
+def attacker(tmp_path):
+    return program(tmp_path, "nc")
+
+
+def check(**values: str) -> PortsCheck:
+    made = PortsCheck(Definition(CHECK, {"PORTS_ALLOW": "tcp 1 none /none", **values}), Settings())
+    made._interval = 0.05
+    return made
+
+
+@asynccontextmanager
+async def watched(paths, one: PortsCheck, report: JudgingReport | None = None):
+    """A running check that has looked once."""
+    report = report or JudgingReport()
+    host = Host(paths, Clock())
+    task = asyncio.get_running_loop().create_task(one.run(host, report))
+    try:
+        await report.until(lambda: report.reason != "starting")
+        yield report
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await host.aclose()
+
+
+def in_network(scenario: Callable[[], object]) -> None:
+    in_own_network(lambda: asyncio.run(scenario()))
+
+
+async def looks(report: JudgingReport) -> None:
+    """A few looks pass."""
+    await asyncio.sleep(0.4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "port", "addresses"),
+    [
+        (("tcp", "0.0.0.0", "4444"), "tcp/4444", "0.0.0.0"),
+        (("tcp", "::", "4445"), "tcp/4445", "[::]"),
+        (("tcp", "::", "4446", "only6"), "tcp/4446", "[::]"),
+        (("tcp", "0.0.0.0", "4447", "twice"), "tcp/4447", "0.0.0.0"),
+        (("udp", "0.0.0.0", "514"), "udp/514", "0.0.0.0"),
+        (("tcp", "0.0.0.0", "40000"), "tcp/40000", "0.0.0.0"),
+        (("tcp", "0.0.0.0", "4448", "short"), "tcp/4448", "0.0.0.0"),
+    ],
+)
+def test_a_listener_is_one_finding_with_who_did_it_and_an_ok_when_it_ends(
+    paths, attacker, arguments, port, addresses
+):
+    async def scenario():
+        async with watched(paths, check()) as report:
+            with running(attacker, LISTEN, *arguments) as process:
+                await report.until(lambda: report.alerts)
+                alert = report.alerts[0]
+                assert (alert.level, alert.name) == (CRITICAL, f"Unexpected open port {port}")
+                assert alert.subject.name == f"{port} {attacker}"
+                text = alert.details.description
+                assert f"open on {addresses}\n" in text
+                assert f"pid: {process.pid}\nexecutable: {attacker}\n" in text
+                assert "user: root" in text
+                assert f"parent: {os.getpid()} " in text
+            await report.until(lambda: len(report.alerts) > 1)
+            assert (report.alerts[1].level, report.alerts[1].subject.status) == (OK, "closed")
+            await looks(report)
+            assert len(report.alerts) == 2
+
+    in_network(scenario)
+
+
+def test_what_is_no_open_port_is_no_finding(paths, attacker):
+    async def scenario():
+        async with watched(paths, check()) as report:
+            with (
+                running(attacker, LISTEN, "tcp", "127.0.0.1", "4444"),
+                running(attacker, LISTEN, "tcp", "::1", "4444"),
+                running(attacker, LISTEN, "udp", "0.0.0.0", "40000"),  # as a client has it
+                socket.socket(type=socket.SOCK_DGRAM) as connected,
+            ):
+                connected.bind(("0.0.0.0", 600))
+                connected.connect(("127.0.0.1", 9))
+                await looks(report)
+                assert report.alerts == []
+            async with watched(paths, check(PORTS_SCOPE="all", PORTS_PROTOCOLS="tcp")) as all_scope:
+                with (
+                    running(attacker, LISTEN, "tcp", "127.0.0.1", "4445"),
+                    running(attacker, LISTEN, "udp", "0.0.0.0", "514"),
+                ):
+                    await all_scope.until(lambda: all_scope.alerts)
+                    await looks(all_scope)
+                    assert all_scope.open == ["Unexpected open port tcp/4445"]
+
+    in_network(scenario)
+
+
+def test_a_listed_port_is_a_finding_when_another_executable_holds_it(paths, attacker, tmp_path):
+    async def scenario():
+        sshd = program(tmp_path, "sshd")
+        async with watched(paths, check(PORTS_ALLOW=f"tcp 22 sshd {sshd} udp 40000 * {sshd}")) as report:
+            with running(sshd, LISTEN, "tcp", "0.0.0.0", "22"):
+                await looks(report)
+                assert report.alerts == []
+            with running(attacker, LISTEN, "tcp", "0.0.0.0", "22"):
+                await report.until(lambda: report.alerts)
+                assert report.alerts[0].subject.name == f"tcp/22 {attacker}"
+            await report.until(lambda: not report.open)
+            with running(attacker, LISTEN, "udp", "0.0.0.0", "40000"):  # ephemeral, but listed
+                await report.until(lambda: report.open)
+
+    in_network(scenario)
+
+
+FORK = """
+import os, socket, sys, time
+s = socket.socket(); s.bind(("0.0.0.0", 4444)); s.listen()
+if os.fork():
+    sys.stdin.readline() if False else time.sleep(0.8)
+    os._exit(0)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_forked_worker_holds_the_port_after_its_parent_ended(paths, attacker):
+    async def scenario():
+        async with watched(paths, check()) as report:
+            with running(attacker, FORK) as process:
+                await report.until(lambda: report.alerts)
+                await asyncio.to_thread(process.wait)
+                await looks(report)
+                assert [alert.level for alert in report.alerts] == [CRITICAL]  # the same executable: no news
+                os.kill(int(process.first_line), signal.SIGKILL)
+                await report.until(lambda: not report.open)
+
+    in_network(scenario)
+
+
+def test_an_executable_that_was_deleted_after_its_start(paths, tmp_path):
+    async def scenario():
+        sshd = program(tmp_path, "sshd")
+        async with watched(paths, check(PORTS_ALLOW=f"tcp 22 sshd {sshd}")) as report:
+            with running(sshd, LISTEN, "tcp", "0.0.0.0", "22"):
+                await looks(report)
+                program(tmp_path, "sshd.new")
+                (tmp_path / "sshd.new").rename(sshd)  # an upgrade
+                await looks(report)
+                assert report.alerts == []
+                (tmp_path / "sshd").unlink()
+                await report.until(lambda: report.alerts)
+                assert report.alerts[0].subject.name == f"tcp/22 {sshd} (deleted)"
+
+    in_network(scenario)
+
+
+def test_a_listener_in_another_network_namespace(paths, attacker):
+    async def scenario():
+        before = Path("/proc/thread-self/ns/net").stat().st_ino
+        command = ["unshare", "--net", attacker, "-I", "-S", "-c", LISTEN, "tcp", "0.0.0.0", "4444"]
+        async with (
+            watched(paths, check()) as own,
+            watched(paths, check(PORTS_NAMESPACES="all")) as everywhere,
+        ):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE)
+            try:
+                await everywhere.until(lambda: "Unexpected open port tcp/4444" in everywhere.open)
+                await looks(everywhere)
+                alert = everywhere.last("Unexpected open port tcp/4444")
+                assert alert.subject.name.startswith(f"tcp/4444 {attacker} in net:[")
+                assert own.alerts == []
+            finally:
+                process.kill()
+                process.communicate()
+            await everywhere.until(lambda: "Unexpected open port tcp/4444" not in everywhere.open)
+        # the thread that looked is back: what it opens now is here
+        assert Path("/proc/thread-self/ns/net").stat().st_ino == before
+
+    in_network(scenario)
+
+
+def test_a_port_that_no_process_seems_to_hold(paths):
+    """The descriptor is on its way in a Unix socket: no process has it."""
+
+    async def scenario():
+        left, right = socket.socketpair()
+        with left, right:
+            listener = socket.create_server(("0.0.0.0", 4444))
+            socket.send_fds(left, [b"x"], [listener.fileno()])
+            listener.close()
+            async with watched(paths, check()) as report:
+                await report.until(lambda: report.alerts)
+                assert report.alerts[0].subject.name == "tcp/4444 (no process found)"
+                assert "hidden process" in report.alerts[0].details.description
+            _, fds, _, _ = socket.recv_fds(right, 1, 1)
+            for fd in fds:
+                os.close(fd)
+
+    in_network(scenario)
+
+
+def test_who_cannot_look_does_not_know(paths, attacker, monkeypatch):
+    """Without the right to see other users' descriptors the check is unknown, says why, and recovers."""
+
+    async def scenario():
+        with running(attacker, LISTEN, "tcp", "0.0.0.0", "4444"), monkeypatch.context() as patch:
+
+            def denied(self, pid):
+                raise PermissionError
+
+            patch.setattr(Procfs, "descriptors", denied)
+            patch.setattr(Procfs, "sees_all", lambda self: False)
+            async with watched(paths, check()) as report:
+                assert report.reason == "not permitted to see who holds tcp/4444: CAP_SYS_PTRACE"
+                assert report.alerts == []
+                patch.undo()
+                await report.until(lambda: report.alerts)
+                assert report.reason == ""
+
+    in_network(scenario)
+
+
+def test_without_any_list_it_is_unknown_until_there_is_one(paths, attacker):
+    async def scenario():
+        one = check(PORTS_ALLOW="")
+        one._interval = 600  # only the list's appearance wakes it
+        with running(attacker, LISTEN, "tcp", "0.0.0.0", "4444"):
+            async with watched(paths, one) as report:
+                assert report.reason == "no baseline: run monitorctl baseline learn ports external"
+                paths.baseline_d.mkdir(parents=True)
+                path = paths.baseline_d / "ports_external.list"
+                path.write_text("tcp 22\ntcp x\n")
+                await report.until(lambda: report.open == ["Unexpected open port tcp/4444"])
+                assert "ports_external.list:2: 'x' is not a port" in report.notes["baseline"]
+                path.with_suffix(".new").write_text(f"tcp 4444 * {attacker}\n")
+                path.with_suffix(".new").rename(path)
+                await report.until(lambda: not report.open)
+                assert report.notes["baseline"] == ""
+                path.write_text("tcp 22\n")
+                path.chmod(0o666)
+                await report.until(lambda: "another user than root" in report.reason)
+
+    in_network(scenario)
+
+
+def test_what_is_learned_is_expected(paths, attacker):
+    async def scenario():
+        host = Host(paths, Clock())
+        with (
+            running(attacker, LISTEN, "tcp", "::", "4444", "twice"),
+            running(attacker, LISTEN, "udp", "0.0.0.0", "53"),
+        ):
+            rows = sorted(port.row for port in await check(PORTS_ALLOW="").survey(host))
+            assert rows == [f"tcp 4444 nc {attacker}", f"udp 53 nc {attacker}"]
+            async with watched(paths, check(PORTS_ALLOW="\n".join(rows))) as report:
+                await looks(report)
+                assert report.alerts == []
+
+    in_network(scenario)
+
+
+def test_established_connections_cost_nothing(paths):
+    """The kernel leaves them out of the dump."""
+
+    async def scenario():
+        one = check(PORTS_ALLOW="tcp 7 * *")
+        with socket.create_server(("127.0.0.1", 7)) as server:
+            clients = [socket.create_connection(("127.0.0.1", 7)) for _ in range(50)]
+            accepted = [server.accept()[0] for _ in clients]
+            ports = one._open(Host(paths, Clock()))
+            assert len(ports.look(lambda one: True) or []) == 1
+            ports.close()
+            for connection in (*clients, *accepted):
+                connection.close()
+
+    in_network(scenario)
