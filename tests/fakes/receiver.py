@@ -112,22 +112,21 @@ class ReceiverProcess:
         """Behave again."""
         self.request("DELETE", "/faults")
 
-    def alerts(self, device: str = ANONYMOUS) -> list[Alert]:
-        """Every alert of *device*, in the order of arrival."""
-        path = f"/api/management/v1/devicemonitor/devices/{device}/alerts?per_page=500&page="
+    def alerts(self) -> list[Alert]:
+        """Every alert of every device, in the order of arrival."""
         found: list[Alert] = []
-        page = 1
-        while batch := self.request("GET", f"{path}{page}"):
-            found += batch
-            page += 1
+        for device in [ANONYMOUS, *(known["id"] for known in self.request("GET", "/devices"))]:
+            path = f"/api/management/v1/devicemonitor/devices/{device}/alerts?per_page=500&page="
+            page = 1
+            while batch := self.request("GET", f"{path}{page}"):
+                found += batch
+                page += 1
         return sorted(found, key=lambda alert: int(alert["id"]))
 
-    def wait_for(
-        self, test: Callable[[list[Alert]], bool], seconds: float, device: str = ANONYMOUS
-    ) -> list[Alert]:
+    def wait_for(self, test: Callable[[list[Alert]], bool], seconds: float) -> list[Alert]:
         """The alerts as soon as *test* holds of them. Raises AssertionError, with them, after *seconds*."""
         end = time.monotonic() + seconds
-        while not test(alerts := self.alerts(device)):
+        while not test(alerts := self.alerts()):
             try:
                 self.line(max(0.0, end - time.monotonic()))
             except TimeoutError as error:

@@ -152,12 +152,22 @@ class Device:
         )
 
     def wait(self, command: str, seconds: float = 60.0) -> str:
-        """Run *command* until it succeeds. Raises AssertionError after *seconds*."""
+        """What *command* prints as soon as it succeeds. Raises AssertionError after *seconds*."""
+        done: list[subprocess.CompletedProcess[str]] = []
+
+        def succeeds() -> bool:
+            done[:] = [self.attempt(command)]
+            return done[0].returncode == 0
+
+        self.wait_until(succeeds, seconds)
+        return done[0].stdout
+
+    def wait_until(self, test: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Try until *test* holds. Raises AssertionError after *seconds*."""
         end = time.monotonic() + seconds
-        while (done := self.attempt(command)).returncode:
-            assert time.monotonic() < end, f"{command} still fails:\n{done.stdout}"
-            time.sleep(0.2)
-        return done.stdout
+        while not test():
+            assert time.monotonic() < end, f"not within {seconds:g} s on {self.name}"
+            time.sleep(0.2)  # what happens inside another machine cannot be awaited
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Replace the file *path*, folders included."""
