@@ -192,12 +192,10 @@ class Connection:
                 header = read_header(raw)
             except ValueError:
                 return
-            # a monitor sees the replies to others too
-            if header.destination in (self.name, "") or not self.name:
-                answer = self._waiting.pop(header.reply_serial, None)
-                if answer is not None:
-                    answer(_answer(raw, header))
-                    return
+            answer = self._waiting.pop(header.reply_serial, None)
+            if answer is not None:
+                answer(_answer(raw, header))
+                return
         if self.name:  # else it is the news of our own name
             self._on_message(raw)
 

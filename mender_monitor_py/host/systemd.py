@@ -33,13 +33,12 @@ State = Unit | UnknownError
 
 
 class _Watched:
-    """A unit that somebody watches. *version* counts the changes that systemd told."""
+    """A unit that somebody watches."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.callbacks: list[Callable[[State], None]] = []
         self.unit: Unit | None = None
-        self.version = 0
         self.path = ""
         self.unwatch: Callable[[], None] = _nothing
 
@@ -209,16 +208,14 @@ class Systemd:
                 await self._read(watched)
 
     async def _read(self, watched: _Watched) -> None:
-        version = watched.version
         unit = await self._read_unit(watched.name)
         if self._units.get(watched.name) is not watched:
             return
         if unit.path and unit.path != watched.path:  # it is an alias
             self._move(watched, unit.path)
             self._read_again(watched)
-        elif version != watched.version:  # what was read may be older than what was told
-            self._read_again(watched)
         else:
+            # nothing newer was told meanwhile: replies and signals are handled in the order they came in
             self._to_read.discard(watched.name)
             watched.unit = unit
             watched.tell(unit)
@@ -257,7 +254,6 @@ class Systemd:
         )
 
     def _changed(self, watched: _Watched, values: dict[str, tuple[str, Any]]) -> None:
-        watched.version += 1
         try:
             _, active = values["ActiveState"]
             _, sub = values["SubState"]

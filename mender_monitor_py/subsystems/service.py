@@ -89,6 +89,7 @@ class ServiceCheck(Check):
         patience = Patience()
         unit: Unit | None = None
         judge_at: float | None = None
+        told: bool | None = None  # whether it runs, as it was reported last
 
         def take(state: State) -> None:
             states.append(state)
@@ -105,10 +106,14 @@ class ServiceCheck(Check):
                     unit = state
                 assert unit is not None
                 pause = patience.left(unit, loop.time())
-                if unit.running:
+                if told is unit.running and report.is_bad() is not unit.running:
+                    report.known()  # a unit changes, and is read again, in many ways that are no news
+                elif unit.running:
                     report.observe(self.observation("", OK))
+                    told = True
                 elif not pause:
                     pause = await self._judge(systemd, unit, report)
+                    told = told if pause else False
                 judge_at = loop.time() + pause if pause else None
         finally:
             unwatch()

@@ -216,6 +216,24 @@ def test_the_bus_comes_back_and_signals_go_on(private_bus: PrivateBus) -> None:
     run(test())
 
 
+def test_a_connection_that_is_lost_is_made_again_with_all_it_knew(private_bus: PrivateBus) -> None:
+    """The bus goes on, and so do the owners of names."""
+
+    async def test() -> None:
+        async with system_bus(private_bus.address) as bus:
+            with BusPeer(private_bus.address) as lamp:
+                lamp.own("org.example.LampService")
+                queue, _ = await signals(bus, "sender='org.example.LampService',member='Switched'")
+                news = await connections(bus)
+                for _ in range(2):
+                    next(iter(bus.connections)).close()
+                    assert [await news.get(), await news.get()] == [False, True]
+                    lamp.signal()
+                    await queue.get()
+
+    run(test())
+
+
 def test_a_bus_that_is_not_there_yet_is_found_when_it_starts(tmp_path: Path) -> None:
     """Its folder neither, as when the machine boots."""
 
