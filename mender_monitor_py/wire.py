@@ -21,6 +21,7 @@ MAX_ALERT_SIZE = 512 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH).total_seconds()
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _CUT = " … (cut)"
 _LONG_TEXT, _SHORT_TEXT = 64 * 1024, 8 * 1024
 
@@ -44,7 +45,7 @@ def request_body(alert: Alert, wall: float) -> dict[str, Any]:
 
 def to_text(alert: Alert) -> str:
     """An alert to be kept: the same shape, without its time. ASCII; :func:`from_text` gives it back."""
-    return json.dumps(_body(alert, keep=True), separators=(",", ":"))
+    return _encode(_body(alert, keep=True))
 
 
 def from_text(text: str | bytes) -> Alert:

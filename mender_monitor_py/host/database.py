@@ -55,8 +55,8 @@ _SETTINGS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA cache_size = -128",  # KiB; the kernel caches the file anyway
-    "PRAGMA wal_autocheckpoint = 256",  # pages: the WAL stays at about 1 MiB
-    "PRAGMA journal_size_limit = 1048576",
+    "PRAGMA wal_autocheckpoint = 1000",  # pages: a longer WAL folds more changes of a page into one
+    "PRAGMA journal_size_limit = 4194304",
     "PRAGMA cell_size_check = ON",
     "PRAGMA trusted_schema = OFF",
 )
@@ -119,13 +119,13 @@ class Database:
                     # Another process may have moved the file aside while this one wrote into it.
                     if self._is_current():
                         return result
+                    self._close()
             self._close()
             raise OutboxError(f"{self._path}: it is damaged, and a new one cannot be made")
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._is_current():
+        if self._connection is not None:
             return self._connection
-        self._close()
         with _locked(self._made_folder()):
             return self._connect(None)
 

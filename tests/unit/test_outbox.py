@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mender_monitor_py import outboxbounds
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.model import CRITICAL, OK, Alert, CheckId, Details, Line, Stamp, Subject
@@ -130,6 +131,15 @@ def test_a_full_outbox_drops_pairs_then_the_oldest_and_tells_it_in_one_alert(tmp
     (told,) = [r for r in box.outbox.records() if r.alert.subject.type == "monitor"]
     assert "4 alerts were dropped" in told.alert.details.description
     assert box.outbox.counts().dropped == 4
+
+
+def test_what_waits_is_bounded_in_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outboxbounds, "MAX_SIZE", 200_000)
+    box = Box(tmp_path / "o.db", Limits())
+    for name in "abcde":
+        big = Alert(name, CRITICAL, Subject("s", "test", "x"), Details("x" * 60_000))
+        box.outbox.put([big], box.clock.now())
+    assert box.waiting() == "CDE!"
 
 
 def test_the_loss_is_cleared_once_it_was_told_and_counted_anew(tmp_path: Path) -> None:
