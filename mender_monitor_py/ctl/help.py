@@ -36,8 +36,7 @@ def overview() -> str:
     """Every command, a line each."""
     catalog = open_catalog()
     parts = [TITLE, "", "Usage:", *(f"  {line}" for line in create_usages(catalog))]
-    parts += [*(f"  {PROGRAM} {words}" for words, _ in _OTHERS), ""]
-    parts += ["Subsystems:", _indented(table(_summaries())), ""]
+    parts += [f"  {PROGRAM} COMMAND ...", "", "Subsystems:", _indented(table(_summaries())), ""]
     parts += [
         "Commands:",
         _indented(table([("create SUBSYSTEM NAME ...", "write a check's file"), *_OTHERS])),

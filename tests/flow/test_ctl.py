@@ -206,6 +206,113 @@ def test_list_prints_the_enabled_checks(device):
     )
 
 
+def test_version_and_help(device):
+    """
+    The first line that scripts look for, then how to go on; help in every spelling.
+    """
+    version = device.ctl("--version")
+    assert version.status == 0
+    assert version.out.splitlines()[0] == f"Mender Monitoring control utility v{__version__}"
+    assert "mender-monitorctl help" in version.out.splitlines()[1]
+    helps = [device.ctl(word) for word in ("help", "--help", "-h")]
+    assert len(set(helps)) == 1
+    assert (helps[0].status, helps[0].err) == (0, "")
+    for usage in (
+        "service NAME [systemd|sysV]",
+        "log NAME PATTERN FILE|@COMMAND [EXPIRATION] [VARIABLE=VALUE...]",
+        "dbus NAME [DBUS_NAME] [DBUS_PATTERN] [DBUS_WATCH_EXPRESSION] [EXPIRATION]",
+        "dockerevents NAME CONTAINER ACTION [EXPIRATION]",
+    ):
+        assert f"  mender-monitorctl create {usage}\n" in helps[0].out
+    assert "create diskusage NAME PATH [THRESHOLD] [VARIABLE=VALUE...]\n" in helps[0].out
+    for words in (("help", "diskusage"), ("create", "diskusage", "--help")):
+        shown = device.ctl(*words)
+        assert shown.status == 0
+        assert "DISKUSAGE_THRESHOLD" in shown.out
+    assert device.ctl("enable", "--help").out.startswith("Usage: mender-monitorctl enable")
+
+
+def test_a_log_check_is_created_from_its_arguments(device):
+    """
+    The file of the contract; any variable of the subsystem may follow.
+    """
+    device.done("create", "log", "cve", "CVE.*HIGH", "/tmp/results-scan", "2d")
+    assert (device.monitor_d / "available/log_cve.sh").read_text() == HEADER + (
+        'SERVICE_NAME="cve"\nLOG_PATTERN="CVE.*HIGH"\nLOG_FILE="/tmp/results-scan"\nLOG_PATTERN_EXPIRATION="2d"\n'
+    )
+    device.done(
+        "create",
+        "log",
+        "pid-change",
+        "-x LOG_FILE=y$",
+        "@/usr/local/bin/pid-change",
+        "LOG_ALERT_LEVEL=WARNING",
+    )
+    names = ("LOG_PATTERN", "LOG_FILE", "LOG_PATTERN_EXPIRATION", "LOG_ALERT_LEVEL")
+    assert device.by_bash("log_pid-change.sh", *names) == [
+        "-x LOG_FILE=y$",
+        "@/usr/local/bin/pid-change",
+        "unset",
+        "WARNING",
+    ]
+
+
+def test_a_pattern_that_is_none_is_refused(device):
+    """
+    And what is there already stays as it was.
+    """
+    device.done("create", "log", "x", "good", "/tmp/x")
+    assert device.refused("create", "log", "x", "a(", "/tmp/x").startswith("LOG_PATTERN: ")
+    assert device.refused("create", "log", "x", "a", "/tmp/x", "soon").startswith("LOG_PATTERN_EXPIRATION: ")
+    assert "LOG_FILE" in device.refused("create", "log", "x", "a", "relative")
+    assert device.refused("create", "log", "x", "a", status=2).startswith("FILE|@COMMAND is missing; usage: ")
+    assert device.by_bash("log_x.sh", "LOG_PATTERN") == ["good"]
+
+
+def test_dockerevents_makes_a_log_check(device):
+    """
+    The example of the contract; the other commands take the name that it was created with.
+    """
+    device.done("create", "dockerevents", "scanner_kill", "scanner", "kill", "16")
+    names = (
+        "LOG_PATTERN",
+        "LOG_FILE",
+        "LOG_PATTERN_EXPIRATION",
+        "LOG_ALERT_DESCRIPTION",
+        "LOG_ALERT_DETAILS",
+    )
+    assert device.by_bash("log_scanner_kill.sh", *names, "LOG_ALERT_STATUS", "LOG_ALERT_TYPE") == [
+        ".*container kill.*name=scanner.*",
+        "@docker events",
+        "16",
+        "Docker container scanner kill",
+        "Alert was raised due to:%line_matching",
+        "DOCKEREVENTS_CONTAINER_EVENT",
+        "docker_event",
+    ]
+    device.done("enable", "dockerevents", "scanner_kill")
+    assert device.ctl("list").out == "log_scanner_kill.sh\n"
+    device.done("disable", "dockerevents", "scanner_kill")
+    device.done("enable", "log", "scanner_kill")
+    device.done("delete", "dockerevents", "scanner_kill", "scanner", "kill", "16")
+    assert device.ctl("list", "--all").out == ""
+    assert device.refused("create", "dockerevents", "x", "scanner", status=2) == (
+        "ACTION is missing; usage: mender-monitorctl create dockerevents NAME CONTAINER ACTION [EXPIRATION]"
+    )
+    assert "one word too many" in device.refused("create", "dockerevents", "x", "a", "b", "1", "c", status=2)
+
+
+def test_lint_doubts_a_log_that_does_not_exist(device, tmp_path):
+    """
+    It may come; or it is one that newer systems do not have any more.
+    """
+    device.done("create", "log", "x", "a", f"{tmp_path}/kern.log")
+    device.done("create", "log", "y", "a", "@journalctl -f")
+    file = device.monitor_d / "available/log_x.sh"
+    warning = f"warning: {file}:4: LOG_FILE: {tmp_path}/kern.log does not exist (yet)\n"
+    assert device.ctl("lint") == Result(0, warning, "")
+
+
 def test_status_works_without_the_daemon(device):
     """
     It says so, and shows the checks; the settings' warnings too.
@@ -420,7 +527,8 @@ def test_lint_tells_errors_from_doubts(device):
     assert [line for line in result.out.splitlines() if line.startswith("error")] == [
         f"error: {available}/diskusage_bad.sh:2: DISKUSAGE_THRESHOLD: '900' is not a number from 1 to 100",
         f"error: {available}/diskusage_syntax.sh:2: syntax error: unexpected end of file",
-        f"error: {available}/nothing_x.sh: there is no subsystem 'nothing', nor {available.parent}/nothing.sh",
+        f"error: {available}/nothing_x.sh: there is no subsystem 'nothing', "
+        f"nor {available.parent}/nothing.sh",
         f"error: {device.monitor_d}/enabled/service_gone.sh: is a link to /nowhere, which does not exist",
     ]
     assert device.ctl("lint", "diskusage", "good") == Result(0, "", "")
