@@ -106,7 +106,7 @@ class ServiceCheck(Check):
                     unit = state
                 assert unit is not None
                 pause = patience.left(unit, loop.time())
-                if told is unit.running and report.is_bad() is not unit.running:
+                if told is unit.running:
                     report.known()  # a unit changes, and is read again, in many ways that are no news
                 elif unit.running:
                     report.observe(self.observation("", OK))

@@ -138,6 +138,22 @@ def test_a_unit_that_does_not_exist_is_not_running_and_says_so(run: Callable[[Te
     run(test)
 
 
+def test_a_unit_that_is_made_at_run_time_is_known_from_then_on(run: Callable[[Test], None]) -> None:
+    """`systemd-run` tells of no reload."""
+
+    async def test(host: Host, systemd: FakeSystemd) -> None:
+        async with running(host, service(SERVICE_NAME="transient")) as report:
+            await steady(report, CRITICAL)
+            systemd.add("transient.service")
+            await systemd.change("transient.service", "active")
+            await steady(report, OK)
+            await systemd.change("transient.service", "inactive", "dead")
+            await steady(report, CRITICAL)
+        assert report.observed[-1].details.description == "transient.service is inactive (dead)"
+
+    run(test)
+
+
 def test_an_alias_is_the_unit_that_it_names(run: Callable[[Test], None]) -> None:
     async def test(host: Host, systemd: FakeSystemd) -> None:
         systemd.aliases["sshd.service"] = "ssh.service"
@@ -413,7 +429,7 @@ def test_checks_that_come_and_go_leave_no_rule_and_no_descriptor(
                 async with running(host, service(SERVICE_NAME=name)) as report:
                     await steady(report, OK)
             await host.bus.call("org.freedesktop.DBus", "/", "org.freedesktop.DBus", "GetId")
-            return len(host.bus._rules), len(list(Path("/proc/self/fd").iterdir()))
+            return host.bus._rules.total(), len(list(Path("/proc/self/fd").iterdir()))
 
         first = await once()
         for _ in range(20):
