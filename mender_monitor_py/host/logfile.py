@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.loglines import LINE, too_long
 
 BLOCK = 262_144  # bytes that are read at once
-LINE = 65_536  # bytes of a line that are looked at
 _MARK = 1_024  # bytes before a position that must be what they were
 _CONTEXT = 65_536  # bytes around a block that are searched for context lines
 _COUNTED = 1_048_576  # bytes at the begin of a file whose lines are counted
@@ -76,7 +76,7 @@ class Block:
     Whole lines that begin *offset* bytes into *file*; it may be empty.
 
     Each ends with a newline, but for the last one of a file that nobody writes to any more. *cut*: this is
-    the begin of a single line, longer than :data:`LINE`.
+    the begin of a single line, longer than 64 KiB.
     """
 
     data: bytes
@@ -259,7 +259,7 @@ class LogFile:
 
     def _whole(self, cursor: Cursor, data: bytes, end: int) -> tuple[Block, bytes]:
         """The lines up to *end*, or up to the first that is too long, or that one."""
-        long = _too_long(data, end)
+        long = too_long(data, end)
         if long == 0:
             return self._cut(cursor, data[: data.find(b"\n", LINE) + 1])
         lines = data[:long]
@@ -290,17 +290,6 @@ def _open(path: Path) -> int:
 def _require_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnknownError(f"{path} is not a regular file")
-
-
-def _too_long(data: bytes, end: int) -> int:
-    """Where the first line longer than LINE begins in *data*; *end* when there is none before it."""
-    begin = 0
-    while end - begin > LINE + 1:
-        newline = data.rfind(b"\n", begin, begin + LINE + 1)
-        if newline < 0:
-            return begin
-        begin = newline + 1
-    return end
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -29,6 +29,8 @@ class KeptReport:
 
     def observe(self, observation: Observation, memory: str | None = None) -> None:
         self.observed.append(observation)
+        if memory is not None:
+            self.memory = memory
         self._more.set()
 
     def gone(self, keep: Collection[str], cleared: str) -> None:
