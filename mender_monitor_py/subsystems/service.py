@@ -20,6 +20,7 @@ from mender_monitor_py.host.systemd import State, Systemd
 from mender_monitor_py.model import OK, Details, Observation, Subject
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
+from mender_monitor_py.subsystems.fields import yes_no
 from mender_monitor_py.unitstate import Unit, unit_name, why
 
 # A restart has this long to bring the service back before it counts as not running.
@@ -44,6 +45,14 @@ def _type(text: str) -> str:
 
 _NAME = Field("SERVICE_NAME", str, "the service; the check's name if empty", argument="NAME")
 _TYPE = Field("SERVICE_TYPE", _type, "systemd or sysV", default="systemd", argument="systemd|sysV")
+_REQUIRED = Field(
+    "SERVICE_REQUIRED",
+    yes_no,
+    "no: fine where systemd does not know the unit, or has it masked",
+    default="yes",
+)
+# systemd.unit(5): what "systemctl mask" made of a unit is not there either.
+_NOT_THERE = ("not-found", "masked")
 
 
 class ServiceCheck(Check):
@@ -51,12 +60,13 @@ class ServiceCheck(Check):
 
     subsystem = "service"
     summary = "a service that does not run"
-    fields = (_NAME, _TYPE)
+    fields = (_NAME, _TYPE, _REQUIRED)
     scripts: ClassVar[Path] = sysvinit.SCRIPTS
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         super().__init__(definition, settings)
         self._name: str = definition.value(_NAME) or definition.check.name
+        self._required: bool = definition.value(_REQUIRED)
         self._unit = ""
         if definition.value(_TYPE) == "systemd":
             try:
@@ -106,9 +116,10 @@ class ServiceCheck(Check):
                     unit = state
                 assert unit is not None
                 pause = patience.left(unit, loop.time())
-                if told is unit.running:
+                fine = unit.running or (not self._required and unit.load in _NOT_THERE)
+                if told is fine:
                     report.known()  # a unit changes, and is read again, in many ways that are no news
-                elif unit.running:
+                elif fine:
                     report.observe(self.observation("", OK))
                     told = True
                 elif not pause:

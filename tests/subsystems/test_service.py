@@ -138,6 +138,18 @@ def test_a_unit_that_does_not_exist_is_not_running_and_says_so(run: Callable[[Te
     run(test)
 
 
+def test_a_service_that_is_not_required_may_be_missing_but_not_stopped(run: Callable[[Test], None]) -> None:
+    async def test(host: Host, systemd: FakeSystemd) -> None:
+        async with running(host, service(SERVICE_NAME="nothing", SERVICE_REQUIRED="no")) as report:
+            await steady(report, OK)
+        async with running(host, service(SERVICE_REQUIRED="no")) as report:
+            await steady(report, OK)
+            await systemd.change("cron.service", "inactive", "dead")
+            await steady(report, CRITICAL)
+
+    run(test)
+
+
 def test_a_unit_that_is_made_at_run_time_is_known_from_then_on(run: Callable[[Test], None]) -> None:
     """`systemd-run` tells of no reload."""
 
