@@ -3,7 +3,7 @@ From an event to its alert in the outbox: median, 95th percentile and worst of 1
 
     python -m bench.latency [--rounds 100] [--python /usr/bin/python3]
 
-Beside it in the same run: `tail -F | grep` on the same kind of line. A look every 2 s is the way of the original.
+Beside it: `tail -F | grep` on the same kind of line. A look every 2 s is the way of the original.
 """
 
 from __future__ import annotations
