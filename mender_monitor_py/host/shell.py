@@ -112,6 +112,7 @@ class _Reading:
         self._data = data
         self._folder = folder
         self._pid = 0
+        self._unwanted = False
         self._lock = threading.Lock()
         self._output = bytearray()
         self._complaint = bytearray()
@@ -120,7 +121,10 @@ class _Reading:
         """What bash makes of the file; blocks for TIME_LIMIT at most."""
         deadline = time.monotonic() + TIME_LIMIT
         try:
-            out, err = self._start()
+            with self._lock:
+                if self._unwanted:
+                    return self._error("is not read any more")
+                out, err = self._start()
         except OSError as error:
             return self._error(
                 f"holds more than plain assignments, and {_BASH} cannot be run: {error.strerror}"
@@ -137,8 +141,9 @@ class _Reading:
         return self._outcome(problem)
 
     def kill(self) -> None:
-        """End bash and what it has started."""
+        """End bash and what it has started, or keep it from starting."""
         with self._lock:
+            self._unwanted = True
             if self._pid:
                 with suppress(ProcessLookupError):
                     os.killpg(self._pid, signal.SIGKILL)

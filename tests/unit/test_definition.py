@@ -179,7 +179,11 @@ def test_lines_of_a_file_that_bash_reads_are_those_that_look_like_assignments():
 
 
 SINGLE = [bytes([code]) for code in b"'\"\\$\n \t#;=:~\r*?[]{},!^%@+-./|)x1\x0b\x0c\x85\xa0\xa9\xc3\xff"]
-SEVERAL = [*r"$' \x41 \xe9 \101 \7 \n \q \' \" é 語".encode().split(), b"\\\n", b"\xe2\x82"]
+SEVERAL = [
+    *r"$' $x $. $- \x41 \xe9 \x{41} \u00e9 \cA \101 \541 \7 \n \q \' \" é 語".encode().split(),
+    b"\\\n",
+    b"\xe2\x82",
+]
 PIECES = st.sampled_from(SINGLE) | st.sampled_from(SEVERAL) | st.binary(max_size=3)
 LOOSE = st.lists(PIECES, max_size=8).map(b"".join)
 WORDS = st.one_of(
