@@ -24,12 +24,16 @@ COMMAND_SECONDS = 120.0
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 # systemd-nspawn ends with it when the container wants to boot again and nobody manages its unit.
 REBOOT_STATUS = 133
+_PREFIX = "mmp-"
 # cgroup v2 alone, or v2 beside v1 with systemd's own hierarchy: systemd-nspawn uses both of these.
 _CGROUPS = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd")]
-# It dies with the process that started it, and is in cgroups of its own, given as $1 with spaces between.
-_START = (
-    'for group in $1; do echo $$ >"$group/cgroup.procs"; done; shift; exec setpriv --pdeathsig KILL -- "$@"'
-)
+# In cgroups of its own ($1, with spaces between), and the first in a process namespace of its own: it ends
+# with the process that started it, and all of the device with it.
+_START = """
+for group in $1; do echo $$ >"$group/cgroup.procs"; done
+shift
+exec setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount-proc -- "$@"
+"""
 
 
 class Device:
@@ -42,7 +46,8 @@ class Device:
     def __init__(self, prepare: Callable[[Path], None] = lambda root: None, suite: str = "bookworm") -> None:
         self._prepare = prepare
         self._suite = suite
-        self.name = f"mmp-{uuid.uuid4().hex[:8]}"
+        # The owner's pid is in it, for who finds the remains of one whose owner was killed.
+        self.name = f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.folder = Path()
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._init = 0
@@ -58,6 +63,7 @@ class Device:
         return ("ip", "netns", "exec", self.name)
 
     def __enter__(self) -> Self:
+        _sweep()
         lower = base(self._suite)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
         try:
@@ -198,10 +204,10 @@ class Device:
     def _has_booted(self) -> bool:
         assert self._nspawn is not None
         try:
-            children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
-            self._init = next(int(pid) for pid in children if _name(pid) == "systemd")
+            (nspawn,) = _children(self._nspawn.pid)
+            self._init = next(pid for pid in _children(nspawn) if _name(pid) == "systemd")
             state = self.attempt("systemctl is-system-running --wait").stdout.strip()
-        except (StopIteration, FileNotFoundError, ProcessLookupError):
+        except (StopIteration, ValueError, FileNotFoundError, ProcessLookupError):
             return False
         return state in ("running", "degraded")
 
@@ -225,7 +231,18 @@ class Device:
             _call("umount", str(self.root))
         with suppress(OSError):
             (Path("/run/systemd/nspawn/propagate") / self.name).rmdir()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove the folders, networks and cgroups of devices whose owners were killed."""
+    for network in Path("/run/netns").glob(f"{_PREFIX}*-*"):
+        owner = network.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            left = Device()
+            left.name = network.name
+            left.folder = next(Path(tempfile.gettempdir()).glob(f"{network.name}-*"), Path("/nonexistent"))
+            left._remove()
 
 
 def tell(device: Device) -> None:
@@ -233,7 +250,11 @@ def tell(device: Device) -> None:
     sys.stderr.write(f"--- journal of {device.name}\n{device.journal()}\n")
 
 
-def _name(pid: str) -> str:
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _name(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
