@@ -185,12 +185,15 @@ class Outbox:
 
     def set_aside(self, seq: int, reason: str) -> None:
         """The server will never take this one: keep it apart, with the *reason*, for a person to see."""
-        self._database.write(
-            lambda connection: connection.execute(
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
                 "UPDATE alerts SET state = 'set aside', reason = ? WHERE seq = ? AND state = 'waiting'",
                 (reason, seq),
             )
-        )
+            outboxbounds.trim_history(connection, self.limits, self._clock.now())
+
+        self._database.write(work)
 
     def drop(self, seqs: Iterable[int]) -> int:
         """Delete these, in whatever state; how many there were."""

@@ -14,6 +14,8 @@ MAX_REPLY = 512 * 1024  # bytes of a line from it
 MAX_BODY = 64 * 1024  # bytes of a server's answer that are read
 IDLE = 300.0  # seconds without a request after which the sender process ends
 
+_MOST_REQUESTS = 100  # that one post can take
+
 Wait = Literal["server", "token", "setup"]
 
 
@@ -84,10 +86,11 @@ class Reply:
             valid = (
                 isinstance(reply.status, int)
                 and isinstance(reply.requests, int)
+                and 0 <= reply.requests <= _MOST_REQUESTS
                 and isinstance(reply.body, str)
                 and isinstance(reply.error, str)
                 and reply.wait in ("server", "token", "setup", None)
-                and (reply.retry_after is None or isinstance(reply.retry_after, int | float))
+                and (reply.retry_after is None or 0 <= reply.retry_after < float("inf"))
             )
         except TypeError as error:
             raise ValueError("not a reply") from error

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mender_monitor_py import confpush
+from mender_monitor_py.backoff import Budget
 from mender_monitor_py.delivery import Delivery, Obstacle, Pause, only_one
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
@@ -35,7 +36,8 @@ CLOCK_PATIENCE = 600.0  # seconds for which the first alerts wait for the clock 
 GATHERING = 0.1  # seconds in which alerts that come together find each other
 LINGER = 10.0  # seconds for which the sender process stays when nothing waits
 _KEEP_FOR = 120.0  # and the pause for which it is worth keeping
-_SPACING = 3.0  # seconds between attempts that news of the network lead to
+_SPACING = 3.0  # seconds in which news of the network come together
+_EARLY_PER_MINUTE = 6  # attempts that such news lead to
 _HOPE = 30.0  # seconds after such news in which attempts are frequent
 _HOPEFUL_PAUSE = 5.0
 
@@ -80,6 +82,7 @@ class Sender:
         self._pause: Pause | None = None
         self._due: float | None = None
         self._hopeful_until = 0.0
+        self._early = Budget(_EARLY_PER_MINUTE)
         self._started = host.clock.boottime()
         self._config: list[dict[str, Any]] | None = None
         self._definitions: list[Definition] = []
@@ -217,6 +220,8 @@ class Sender:
                 due = self._next_look(pause, since)
                 if due is not None and due <= self._clock.boottime():
                     if pause is not None or self._push_is_due():
+                        if self._hint:
+                            self._early.spend(self._clock.boottime())
                         break
                     await self._link.close()  # nothing has waited for long enough
                     continue
@@ -232,7 +237,7 @@ class Sender:
         if pause is not None:
             assert self._due is not None
             if self._hint and pause.may_end_early:
-                return min(self._due, since + _SPACING)
+                return min(self._due, since + _SPACING + self._early.wait(since))
             return self._due
         due = []
         if self._link.is_open:

@@ -82,10 +82,10 @@ class UpdateClient:
 
     def _fetched(self) -> Grant:
         """Have it fetched, and wait for the end of that: the signal comes, good or bad."""
-        self._connected()  # so that the signal is subscribed to before
-        self._signals.clear()
+        # The signal was subscribed to as the connection was made.
         if self._call("FetchJwtToken", "b") != (True,):
             raise NotSent("the update client cannot ask for a token: see its log", "token")
+        self._signals.clear()  # what came before that answer is of an earlier fetch
         try:
             self._connected().recv_until_filtered(self._signals, timeout=self._fetch_timeout)
         except TimeoutError:

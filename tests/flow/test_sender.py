@@ -410,6 +410,48 @@ def test_what_waited_while_the_server_was_dark_arrives_in_order_once(
     assert "the-token" not in caplog.text + "".join(capfd.readouterr())
 
 
+def test_the_newer_update_client_comes_back_with_the_server(
+    paths: Paths, server: HttpServer, private_bus: PrivateBus
+) -> None:
+    """
+    It has no token while it does not reach the server; another program's fetch then brings one.
+    """
+    settings = Settings(alert_requests_per_minute=0)
+
+    async def run() -> None:
+        clock = Clock()
+        outbox, host = Outbox(paths.outbox, Limits(), clock), Host(paths, clock)
+        changed = asyncio.Event()
+        sender = Sender(outbox, settings, paths, host, changed=changed.set)
+        task = asyncio.create_task(sender.run())
+
+        async def until(test: Callable[[dict[str, Any]], bool]) -> None:
+            async with asyncio.timeout(60):
+                while not test(sender.status()):
+                    changed.clear()
+                    await changed.wait()
+
+        try:
+            outbox.put([alert("a"), alert("b")], clock.now())
+            sender.wake()
+            await until(lambda status: status["obstacle"] == "token")
+            await host.bus.call("org.freedesktop.DBus", "/", "org.freedesktop.DBus", "GetId")
+            client.fetch = "token"
+            await asyncio.to_thread(client.authenticate)
+            await until(lambda status: status["sent"] == 2)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await host.aclose()
+            outbox.close()
+
+    with UpdateClient("cpp", server.url) as client:
+        client.fetch = "offline"
+        asyncio.run(run())
+    assert received(server) == ["a", "b"]
+    assert not client.aborted
+
+
 def test_the_queue_is_flushed_without_the_daemon(paths: Paths, server: HttpServer) -> None:
     settings = own_key(paths, server.url)
     outbox = Outbox(paths.outbox, Limits(), Clock())

@@ -230,6 +230,14 @@ def test_a_bad_record_is_set_aside_with_the_reason(box: Box) -> None:
     assert box.outbox.counts().set_aside == 0
 
 
+def test_only_so_many_are_kept_set_aside(tmp_path: Path) -> None:
+    box = Box(tmp_path / "o.db", Limits(count=3))
+    for _ in range(5):
+        box.put("A")
+        box.outbox.set_aside(box.outbox.head(1)[0].seq, "x")
+    assert [record.seq for record in box.outbox.records(SET_ASIDE)] == [3, 4, 5]
+
+
 def test_a_record_that_cannot_be_read_does_not_block_the_others(box: Box) -> None:
     box.put("AB")
     with sqlite3.connect(box.path) as connection:

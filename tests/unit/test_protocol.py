@@ -53,6 +53,23 @@ def test_anything_else_is_a_value_error(message: dict[str, Any]) -> None:
     assert isinstance(reply.body, str)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"retry_after": float("nan")},
+        {"retry_after": float("inf")},
+        {"retry_after": -1},
+        {"requests": 10**9},
+        {"requests": -1},
+        {"wait": "forever"},
+        {"other": 1},
+    ],
+)
+def test_a_reply_cannot_stop_the_watcher_for_good(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not a reply"):
+        Reply.from_message(decode(encode({"status": 429, **fields})))
+
+
 @pytest.mark.parametrize("line", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"5"])
 def test_a_damaged_line_is_a_value_error(line: bytes) -> None:
     with pytest.raises(ValueError):
