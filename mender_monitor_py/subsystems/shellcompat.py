@@ -7,6 +7,7 @@ last one of a name and subject is what the status shows.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections import deque
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from mender_monitor_py import alertcall
 from mender_monitor_py.errors import DefinitionError, OutboxError, UnknownError
-from mender_monitor_py.host import trusted
+from mender_monitor_py.host import sysvinit, trusted
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.shellchecks import Job
 from mender_monitor_py.model import Alert, Observation
@@ -62,15 +63,16 @@ class ShellCheck(Check):
             self.settings.shell_subsystem_interval,
             self.settings.shell_subsystem_timeout,
         )
-        await host.shells.run(job, _Runs(self, job, report))
+        await host.shells.run(job, _Runs(self, job, host, report))
 
 
 class _Runs:
     """What the runs of one check tell, passed on; see host.shellchecks.Listener."""
 
-    def __init__(self, check: ShellCheck, job: Job, report: Report) -> None:
+    def __init__(self, check: ShellCheck, job: Job, host: Host, report: Report) -> None:
         self._check = check.id
         self._job = job
+        self._host = host
         self._report = report
         self._heard: deque[bytes] = deque(maxlen=_MAX_HEARD)
 
@@ -91,6 +93,10 @@ class _Runs:
             log.info("%s: %s", self._check, _readable(line))
 
     async def alerted(self, call: bytes) -> bool:
+        if await _shutting_down(self._host):
+            # What ends with the machine is no alert. The script gets no answer, so that it does not go on and
+            # write down that it has told: it has not.
+            await asyncio.Event().wait()
         try:
             await self._report.tell(_observation(alertcall.parse(call)))
         except (ValueError, OutboxError) as error:
@@ -103,6 +109,15 @@ class _Runs:
 
     def overdue(self) -> None:
         self._report.unknown(f"{self._job.script} ran for {self._job.limit:g} s and was ended")
+
+
+async def _shutting_down(host: Host) -> bool:
+    if not sysvinit.is_systemd():
+        return sysvinit.shutting_down()
+    try:
+        return await host.systemd.shutting_down()
+    except UnknownError:
+        return False
 
 
 def _observation(alert: Alert) -> Observation:

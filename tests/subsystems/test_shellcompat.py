@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import sysvinit
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CRITICAL, OK, CheckId
@@ -303,6 +304,25 @@ def test_what_scripts_print_is_logged_at_its_level(device: Device, caplog: pytes
     assert "talk one: bell\\x07" in [message for _, message in said()]
     assert any("more lines of output" in message for _, message in said())
     assert not any("hidden" in message for _, message in said())
+
+
+def test_nothing_is_told_while_the_machine_shuts_down(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the script note that it has told: it is asked again after the boot."""
+    monkeypatch.setattr(sysvinit, "is_systemd", lambda: False)
+    monkeypatch.setattr(sysvinit, "shutting_down", lambda: True)
+    device.subsystem("down", 'echo >"$BEGUN"; monitor_send_alert CRITICAL a b c d e; subsystem_set s k told')
+    begun = device.paths.root / "begun"
+
+    async def scenario() -> None:
+        async with device.running(device.check("down", text=f"BEGUN={begun}")) as report:
+            await until(begun.exists)
+            await asyncio.sleep(0.2)  # time for what must not happen
+            assert report.told == []
+        assert not (device.paths.state / "subsystems").exists()
+
+    run(device, scenario)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused other users' scripts")
