@@ -46,7 +46,7 @@ _FOLDER_EVENTS = (
     | inotify.IN_MOVE_SELF
 )
 GATHER_S = 0.05
-STATUS_S = 0.2
+STATUS_S = 0.05
 
 log = logging.getLogger(__name__)
 
