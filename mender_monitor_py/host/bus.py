@@ -127,7 +127,7 @@ class SystemBus:
         self._start()
         self._listeners.append(callback)
         if self._ready.is_set():
-            asyncio.get_running_loop().call_soon(callback, True)
+            self._tell_one(callback, True)
 
         def undo() -> None:
             if callback in self._listeners:
@@ -190,7 +190,14 @@ class SystemBus:
 
     def _tell(self, connected: bool) -> None:
         for listener in self._listeners:
-            asyncio.get_running_loop().call_soon(listener, connected)
+            self._tell_one(listener, connected)
+
+    def _tell_one(self, listener: Callable[[bool], None], connected: bool) -> None:
+        def tell() -> None:
+            if listener in self._listeners:
+                listener(connected)
+
+        asyncio.get_running_loop().call_soon(tell)
 
     # rules
 

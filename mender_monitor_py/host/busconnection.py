@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jeepney import DBusAddress, Message, MessageFlag, new_method_call
-from jeepney.auth import BEGIN, AuthenticationError, Authenticator
+from jeepney.auth import BEGIN, Authenticator
 from jeepney.bus import get_connectable_addresses
 
 from mender_monitor_py.busformat import ERROR, METHOD_RETURN, Header, read_header
@@ -88,7 +88,7 @@ class Connection:
                 connection = cls(sock, on_message, keep)
                 connection._loop.add_reader(sock, connection._readable)
                 (connection.name,) = await connection.call(BUS, BUS_PATH, BUS, "Hello", timeout=_SETUP_S)
-        except (OSError, AuthenticationError, UnknownError, TimeoutError) as error:
+        except (OSError, ValueError, UnknownError) as error:  # a TimeoutError is an OSError
             reason = str(error) or "it does not answer"
             raise BusLostError(f"the bus cannot be used at {address}: {reason}") from error
         finally:

@@ -39,6 +39,7 @@ class BusMonitor:
         self._rules = [rule for rule in rules if rule]
         self._on_message = on_message
         self._settling = 0
+        self._connected = False
 
     async def run(self, on_state: Callable[[str], None]) -> None:
         """
@@ -57,11 +58,13 @@ class BusMonitor:
                 await connection.call(
                     BUS, BUS_PATH, _MONITORING, "BecomeMonitor", "asu", (self._rules, 0), timeout=_SETUP_S
                 )
+                self._connected = True
                 on_state("")
                 reason = await connection.ended()
             except BusLostError as error:
                 reason = str(error)
             finally:
+                self._connected = False
                 connection.close()
                 self._bus.connections.discard(connection)
             on_state(reason)
@@ -81,7 +84,8 @@ class BusMonitor:
 
     def _settled(self, raw: bytes, header: Header) -> None:
         self._settling -= 1
-        self._pass_on(raw, header)
+        if self._connected:
+            self._pass_on(raw, header)
 
     def _pass_on(self, raw: bytes, header: Header) -> None:
         if not self._is_own(raw, header):

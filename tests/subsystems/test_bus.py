@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jeepney import DBusAddress, new_method_call, new_signal
+from jeepney import DBusAddress, new_method_call, new_method_return, new_signal
 from jeepney.io.blocking import open_dbus_connection
 
 from mender_monitor_py.busformat import Header
@@ -298,7 +298,16 @@ GARBAGE = {
     "not D-Bus": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     "another version": b"l\4\0\2" + bytes(60),
     "a size that cannot be": b"l\4\0\1" + b"\xff" * 60,
+    "no name for us": b"",
 }
+
+
+def empty_reply() -> bytes:
+    """A reply to the first call, which asks for our name, without one."""
+    call = new_method_call(DBusAddress(DRIVER[1], DRIVER[0], DRIVER[2]), "Hello")
+    call.header.serial = 1
+    raw: bytes = new_method_return(call).serialise(serial=1)
+    return raw
 
 
 async def pretend_bus(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, garbage: bytes) -> None:
@@ -316,9 +325,11 @@ async def pretend_bus(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 def test_a_bus_that_talks_nonsense_is_left_and_tried_again(tmp_path: Path, what: str) -> None:
     async def test() -> None:
         path = tmp_path / "bus"
-        server = await asyncio.start_unix_server(lambda r, w: pretend_bus(r, w, GARBAGE[what]), path)
+        server = await asyncio.start_unix_server(
+            lambda r, w: pretend_bus(r, w, GARBAGE[what] or empty_reply()), path
+        )
         async with system_bus(f"unix:path={path}") as bus:
-            with pytest.raises(BusLostError, match=r"D-Bus|message can be"):
+            with pytest.raises(BusLostError, match=r"D-Bus|message can be|unpack"):
                 await bus.call(*DRIVER, "GetId", timeout=0.5)
             news: asyncio.Queue[bool] = asyncio.Queue()
             bus.on_connection(news.put_nowait)
