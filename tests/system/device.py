@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -232,6 +232,16 @@ class Device:
         with suppress(OSError):
             (Path("/run/systemd/nspawn/propagate") / self.name).rmdir()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def told_on_failure(device: Device) -> Iterator[None]:
+    """Show what happened on *device* when an assertion fails within."""
+    try:
+        yield
+    except AssertionError:
+        tell(device)
+        raise
 
 
 def _sweep() -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.system.device import told_on_failure
 from tests.system.product import site
 
 TIMES = 32
@@ -21,7 +22,7 @@ CALM_SECONDS = 120
 
 
 def main(folder: Path) -> None:
-    with site(folder, settings="") as here:
+    with site(folder, settings="") as here, told_on_failure(here.device):
         here.device.run("systemctl start victim")
         here.watch("service", "victim", "systemd")
         began = here.now()

@@ -24,8 +24,10 @@ UNITS = ("mender-monitor.service", "mender-monitor-runner.socket", "mender-monit
 PORT = 8080
 URL = f"http://127.0.0.1:{PORT}"
 IDENTITY = "/usr/share/mender/identity/mender-device-identity"
-# A test does not wait a minute for what a server's return does not announce.
-SETTINGS = "DEFAULT_ALERT_STORE_RESEND_INTERVAL_S=3\nSEND_ALERT_MAX_INTERVAL_S=0\n"
+# Tests change states often, and do not wait a minute for what a server's return does not announce.
+SETTINGS = (
+    "DEFAULT_ALERT_STORE_RESEND_INTERVAL_S=3\nSEND_ALERT_MAX_INTERVAL_S=0\nFLAPPING_COUNT_THRESHOLD=100\n"
+)
 
 
 def install_product(root: Path) -> None:
@@ -131,14 +133,18 @@ def site(
     def prepare(root: Path) -> None:
         install_product(root)
         know_server(root, update_client=update_client, settings=settings)
-        for name in ("talker", "victim"):
-            write(root / f"etc/systemd/system/{name}.service", SERVICES[name])
+        for name, text in SERVICES.items():
+            write(root / f"etc/systemd/system/{name}.service", text)
+        server.start()
 
-    with Device(prepare, suite) as device:
-        options = ("--port", str(PORT), "--database", str(folder / "server.db"))
-        with ReceiverProcess(folder, *options, prefix=device.in_network) as server:
-            device.wait("mender-monitorctl status")
+    device = Device(prepare, suite)
+    options = ("--port", str(PORT), "--database", str(folder / "server.db"))
+    server = ReceiverProcess(folder, *options, prefix=device.in_network)
+    try:
+        with device:
             yield Site(device, server)
+    finally:
+        server.stop()
 
 
 SERVICES = {
