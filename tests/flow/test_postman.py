@@ -86,6 +86,7 @@ def test_posts_carry_the_update_clients_token(
         (ALERT_PATH, BODY, "token-1")
     ] * 3
     assert server.requests[0].headers["Content-Type"] == "application/json"
+    assert server.requests[0].headers["Connection"] == "close"
     assert client.fetches == 1
     assert not client.aborted
 

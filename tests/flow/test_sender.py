@@ -143,12 +143,16 @@ def test_alerts_of_before_the_start_are_sent_and_then_the_process_ends(paths: Pa
     scenario(paths, work)
 
 
-def test_a_burst_shares_a_request(paths: Paths) -> None:
+def test_a_burst_shares_a_request(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHERING", 1.0)
+
     async def work(rig: Rig) -> None:
         rig.put("a")
         await rig.link.until(lambda: rig.alerts == ["a"])
+        await rig.link.until(lambda: not rig.link.is_open)
         for name in "bcdef":
             rig.put(name)
+            await asyncio.sleep(0.02)
         await rig.link.until(lambda: rig.alerts == list("abcdef"))
         assert len(rig.link.posts) == 2
 
@@ -179,6 +183,7 @@ def test_the_configuration_is_pushed_at_start_and_when_it_changes(paths: Paths) 
         rig.sender.checks_changed([check("a")])
         rig.put("x")
         await rig.link.until(lambda: rig.alerts == ["x"])
+        await rig.link.until(lambda: not rig.link.is_open)
         rig.sender.checks_changed([check("a"), check("b")])
         await rig.link.until(lambda: pushes(rig) == [["a.sh"], ["a.sh", "b.sh"]])
 

@@ -360,6 +360,23 @@ def test_a_damaged_file_is_moved_aside_and_told(tmp_path: Path, damage: str) -> 
     assert box.send_all() == "."
 
 
+def test_a_new_file_never_meets_the_log_of_the_damaged_one(box: Box) -> None:
+    """
+    One process finds the damage while another has the file open, and its WAL with it.
+    """
+    box.put("ABC")
+    box.outbox.close()
+    box.put("D")
+    with box.path.open("r+b") as file:
+        file.write(b"garbage" * 1000)
+    finder = Outbox(box.path, Limits(), box.clock)
+    finder.put([alert("z")], box.clock.now())
+    assert box.waiting() == "!Z"
+    assert list(box.path.parent.glob("outbox.db.corrupt-*-wal"))
+    box.put("Y")
+    assert names(finder.records()) == "!ZY"
+
+
 def test_damage_while_it_is_open_is_survived(box: Box) -> None:
     box.put("A")
     with box.path.open("r+b") as file:
