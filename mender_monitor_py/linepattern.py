@@ -9,7 +9,8 @@ verdicts when nothing in the pattern can match a newline, and ``^`` and ``$`` st
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 _NEWLINE = 10
 _SET = r"p(?:[LMNPS]|\{[LMNPS][a-z&]?\})"  # letters, marks, numbers, punctuation, symbols: no newline
@@ -22,7 +23,19 @@ class _UnsureError(Exception):
     """What the pattern would match in a block is not certain."""
 
 
-def for_blocks(pattern: str) -> str | None:
+class BlockPattern(NamedTuple):
+    """
+    A pattern for blocks. *from_newline*: it begins with the newline before the line, where it was "^".
+
+    To look for newlines is what libpcre2 does fast, but not for the begins of lines. The first line of a
+    block has none before it, and must be judged alone.
+    """
+
+    text: str
+    from_newline: bool = False
+
+
+def for_blocks(pattern: str) -> BlockPattern | None:
     r"""
     *pattern*, written so that it matches within one line of a block what it matches in the line alone.
 
@@ -30,9 +43,27 @@ def for_blocks(pattern: str) -> str | None:
     with ``(?x)``, ``\R`` or verbs: such a pattern is for single lines only. *pattern* is one that compiles.
     """
     try:
-        return "".join(_pieces(pattern))
+        pieces = [piece for piece in _pieces(pattern) if piece]
     except _UnsureError:
         return None
+    if _is_anchored(pieces):
+        return BlockPattern(r"\n" + "".join(pieces[1:]), from_newline=True)
+    return BlockPattern("".join(pieces))
+
+
+def _is_anchored(pieces: Sequence[str]) -> bool:
+    """Whether each match begins with the "^" that is the first piece."""
+    if pieces[:1] != ["^"] or pieces[1:2] in (["*"], ["+"], ["?"], ["{"]) or r"\K" in pieces:
+        return False
+    depth = 0
+    for piece in pieces:
+        if piece == "|" and depth == 0:
+            return False
+        if piece == ")":
+            depth -= 1
+        elif piece.startswith("(") and (piece.startswith("(?(") or not piece.endswith(")")):
+            depth += 1
+    return True
 
 
 def _pieces(pattern: str) -> Iterator[str]:

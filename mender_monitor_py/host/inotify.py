@@ -42,6 +42,7 @@ IN_ISDIR = 0x40000000
 _ALWAYS = IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED
 _HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len; the name follows
 _READ_SIZE = 65_536
+_READS, _WINDOW_S, _REST_S = 20, 0.05, 0.02
 _LIMITS = {
     errno.EMFILE: "no inotify instance left: raise the sysctl fs.inotify.max_user_instances",
     errno.ENFILE: "no file descriptor left: raise the sysctl fs.file-max",
@@ -101,6 +102,9 @@ class Inotify:
         self._fd = -1
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watches: dict[int, list[Watch]] = {}
+        self._window_ends = 0.0
+        self._reads = 0
+        self._resting: asyncio.TimerHandle | None = None
 
     def watch(self, path: Path, mask: int, callback: Callable[[Event], None]) -> Watch:
         """
@@ -127,6 +131,8 @@ class Inotify:
             for watch in watches:
                 watch._active = False
         self._watches.clear()
+        if self._resting is not None:
+            self._resting.cancel()
         if self._fd >= 0 and self._loop is not None:
             if not self._loop.is_closed():
                 self._loop.remove_reader(self._fd)
@@ -142,6 +148,7 @@ class Inotify:
         loop.add_reader(self._fd, self._read)
 
     def _read(self) -> None:
+        self._rest_in_a_flood()
         try:
             data = os.read(self._fd, _READ_SIZE)
         except BlockingIOError:
@@ -154,6 +161,17 @@ class Inotify:
             name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
             offset += length
             self._dispatch(wd, Event(mask, name, cookie))
+
+    def _rest_in_a_flood(self) -> None:
+        """Single events are read at once; when they come without a pause, many are taken together."""
+        assert self._loop is not None
+        now = self._loop.time()
+        if now >= self._window_ends:
+            self._window_ends, self._reads = now + _WINDOW_S, 0
+        self._reads += 1
+        if self._reads > _READS:
+            self._loop.remove_reader(self._fd)
+            self._resting = self._loop.call_later(_REST_S, self._loop.add_reader, self._fd, self._read)
 
     def _dispatch(self, wd: int, event: Event) -> None:
         assert self._loop is not None

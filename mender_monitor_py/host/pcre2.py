@@ -95,6 +95,14 @@ class _Library:
             dll.pcre2_set_heap_limit_8(context, _HEAP_KIB)
             dll.pcre2_jit_stack_assign_8(context, None, stack)
         self.budget = _Budget()
+        self._judged, self._odd = b"", False
+
+    def has_odd_lines(self, block: bytes) -> bool:
+        """Whether a line of *block* begins with what is no character; remembered for the next pattern."""
+        if block is not self._judged:
+            self._judged = block
+            self._odd = not block.isascii() and _ODD_LINE.search(block) is not None
+        return self._odd
 
     def compile(self, pattern: str, options: int) -> int:
         """A compiled pattern. Raises ValueError with the library's message and the position."""
@@ -147,10 +155,12 @@ class Pcre2Pattern:
         self._library = _library()
         self._line = self._compiled(pattern, _AS_GREP | _USE_OFFSET_LIMIT)
         self._block: int | None = None
+        self._from_newline = False
         rewritten = for_blocks(pattern)
         if rewritten is not None:
+            self._from_newline = rewritten.from_newline
             try:
-                self._block = self._compiled(rewritten, _AS_GREP | _MULTILINE | _ALT_CIRCUMFLEX)
+                self._block = self._compiled(rewritten.text, _AS_GREP | _MULTILINE | _ALT_CIRCUMFLEX)
             except ValueError:
                 self._block = None  # it became too large, for example; single lines will do
 
@@ -172,31 +182,38 @@ class Pcre2Pattern:
         *start* is the begin of a line; what follows the last newline is a line too, unless it is empty.
         """
         end = len(block) - 1 if block.endswith(b"\n") else len(block)
+        by_line = self._block is None or self._library.has_odd_lines(block)
         while block and start <= end:
             stop = _slice_end(block, start, end)
-            found = self._find(block[start:stop])
+            found = self._find_by_line(block, start, stop) if by_line else self._find(block, start, stop)
             if found is not None:
-                return start + found[0], start + found[1]
+                return found
             start = stop + 1
         return None
 
-    def _find(self, lines: bytes) -> Span | None:
+    def _find(self, block: bytes, start: int, stop: int) -> Span | None:
         library = self._library
-        if self._block is None or not (lines.isascii() or _ODD_LINE.search(lines) is None):
-            return self._find_by_line(lines)
-        code = library.match(self._block, lines, len(lines), 0, 0, library.result, library.quick)
+        if self._from_newline and start == 0:
+            end = _line_end(block, 0, stop)
+            if self._matches(block[:end]):
+                return 0, end
+            start = end + 1
+            if start > stop:
+                return None
+        # What precedes start is a newline, to which "^", look-behind and "\b" see the begin of a line.
+        begin = start - self._from_newline
+        code = library.match(self._block, block, stop, begin, 0, library.result, library.quick)
         if code == _ERROR_NOMATCH:
             return None
         if code < 0:
-            return self._find_by_line(lines)
-        position = library.found[0]
-        return lines.rfind(b"\n", 0, position) + 1, _line_end(lines, position)
+            return self._find_by_line(block, start, stop)
+        position = library.found[0] + self._from_newline
+        return block.rfind(b"\n", start, position) + 1 or start, _line_end(block, position, stop)
 
-    def _find_by_line(self, lines: bytes) -> Span | None:
-        start = 0
-        while start <= len(lines):
-            end = _line_end(lines, start)
-            if self._matches(lines[start:end]):
+    def _find_by_line(self, block: bytes, start: int, stop: int) -> Span | None:
+        while start <= stop:
+            end = _line_end(block, start, stop)
+            if self._matches(block[start:end]):
                 return start, end
             start = end + 1
         return None
@@ -243,6 +260,6 @@ def _slice_end(block: bytes, start: int, end: int) -> int:
     return stop if stop >= 0 else end
 
 
-def _line_end(lines: bytes, position: int) -> int:
-    end = lines.find(b"\n", position)
-    return end if end >= 0 else len(lines)
+def _line_end(block: bytes, position: int, stop: int) -> int:
+    end = block.find(b"\n", position, stop)
+    return end if end >= 0 else stop

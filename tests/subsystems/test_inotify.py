@@ -175,6 +175,32 @@ def test_lost_events_are_told_to_everyone(tmp_path: Path) -> None:
     with_inotify(work)
 
 
+def test_a_flood_is_taken_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that never pauses wakes the process some hundred times a second; nothing is lost."""
+
+    async def work(inotify: Inotify) -> None:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        inotify.watch(tmp_path, IN_CREATE, events.put_nowait)
+        reads = 0
+        original = inotify._read
+
+        def count() -> None:
+            nonlocal reads
+            reads += 1
+            original()
+
+        monkeypatch.setattr(inotify, "_read", count)
+        asyncio.get_running_loop().add_reader(inotify._fd, count)
+        for number in range(1000):
+            (tmp_path / str(number)).touch()
+            await asyncio.sleep(0)
+        names = [(await events.get()).name for _ in range(1000)]
+        assert names == [str(number) for number in range(1000)]
+        assert reads < 500
+
+    with_inotify(work)
+
+
 def test_closed_without_a_leak(tmp_path: Path) -> None:
     """close() gives the descriptor back, and may be called before anything was watched."""
 

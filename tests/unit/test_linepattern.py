@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mender_monitor_py.linepattern import for_blocks
+from mender_monitor_py.linepattern import BlockPattern, for_blocks
 
 GUARD = r"(?:(?!\n)%s)"
 
@@ -30,7 +30,7 @@ GUARD = r"(?:(?!\n)%s)"
 )
 def test_left_alone(pattern: str) -> None:
     """What cannot match a newline anyway stays as it is."""
-    assert for_blocks(pattern) == pattern
+    assert for_blocks(pattern) == BlockPattern(pattern)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,33 @@ def test_left_alone(pattern: str) -> None:
 )
 def test_rewritten(pattern: str, written: str) -> None:
     """What could match a newline is kept from it; the ends of the subject become the ends of the line."""
-    assert for_blocks(pattern) == written
+    assert for_blocks(pattern) == BlockPattern(written)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "from_newline"),
+    [
+        ("^", True),
+        ("^$", True),
+        (r"\Afoo", True),
+        (r"\E^foo", True),
+        ("^(a|b)[|](?:c|(?#|)d)(?(1)e|f)", True),
+        ("^a|^b", False),
+        ("(^a)", False),
+        ("(?i)^a", False),
+        ("^*a", False),
+        ("^{0,1}a", False),
+        (r"^a\Kb", False),
+        ("a^", False),
+        ("", False),
+    ],
+)
+def test_anchored_patterns_begin_with_the_newline(pattern: str, from_newline: bool) -> None:
+    """When every match begins at the begin of a line, the newline before it is what is looked for."""
+    written = for_blocks(pattern)
+    assert written is not None
+    assert written.from_newline == from_newline
+    assert written.text.startswith(r"\n") == from_newline
 
 
 @pytest.mark.parametrize(
