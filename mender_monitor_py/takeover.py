@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from mender_monitor_py import wire
+from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.errors import MonitorError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.model import Alert, Stamp
 from mender_monitor_py.outbox import Limits, Outbox
 from mender_monitor_py.paths import Paths
-from mender_monitor_py.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +62,22 @@ def is_lmdb(path: Path) -> bool:
 
 def dump(file: Path) -> list[bytes]:
     """The values of all keys in *file*; none when it cannot be read, which is logged."""
-    # An lmdb environment is a folder with a data.mdb, or a single file. With named databases in it, -a is
-    # needed; without, -a is an error.
+    # An lmdb environment is a folder with a data.mdb, or a single file; -a is for the named databases in it,
+    # of which there may be none.
     target = [str(file.parent)] if file.name == "data.mdb" else ["-n", str(file)]
-    for command in (["mdb_dump", "-a", *target], ["mdb_dump", *target]):
+    found: list[bytes] = []
+    for command in (["mdb_dump", *target], ["mdb_dump", "-a", *target]):
         try:
             done = subprocess.run(command, capture_output=True, check=False, timeout=60)
         except (subprocess.TimeoutExpired, OSError) as error:
             log.warning("%s: the alerts in it cannot be read, which needs lmdb-utils: %s", file, error)
-            return []
+            break
         if done.returncode == 0:
-            return list(values(done.stdout[:_MAX_DUMP].decode("ascii", "replace")))
-    log.warning("%s: the alerts in it cannot be read: %s", file, done.stderr.decode(errors="replace").strip())
-    return []
+            found += values(done.stdout[:_MAX_DUMP].decode("ascii", "replace"))
+        elif "-a" not in command:
+            said = done.stderr.decode(errors="replace").strip()
+            log.warning("%s: the alerts in it cannot be read: %s", file, said)
+    return found
 
 
 def values(text: str) -> Iterator[bytes]:
@@ -114,7 +117,8 @@ def main() -> None:
     logging.basicConfig(format="mender-monitor-py: %(message)s")
     paths = Paths.from_environment()
     try:
-        taken = take_over(paths.state, Outbox(paths.outbox, Limits.of(Settings()), Clock()))
+        settings, _ = load_settings(paths)
+        taken = take_over(paths.state, Outbox(paths.outbox, Limits.of(settings), Clock()))
     except (MonitorError, OSError) as error:
         sys.exit(f"mender-monitor-py: stored alerts of mender-monitor were not taken over: {error}")
     if taken:

@@ -34,11 +34,13 @@ def alert(name, ago):
     }
 
 
-def store(folder, records):
+def store(folder, records, database=""):
     """An lmdb environment as a folder, as the tools make it."""
     folder.mkdir(parents=True)
-    pairs = "".join(f" {n:04x}\n {record.hex()}\n" for n, record in enumerate(records, 1))
-    text = f"VERSION=3\nformat=bytevalue\ntype=btree\nmapsize=1048576\nHEADER=END\n{pairs}DATA=END\n"
+    pairs = "".join(f" {f'{n:04}'.encode().hex()}\n {record.hex()}\n" for n, record in enumerate(records, 1))
+    name = f"database={database}\n" if database else ""
+    head = f"VERSION=3\nformat=bytevalue\n{name}type=btree\nmapsize=1048576\nHEADER=END\n"
+    text = f"{head}{pairs}DATA=END\n"
     subprocess.run(["mdb_load", str(folder)], input=text.encode(), check=True)
     return folder / "data.mdb"
 
@@ -73,6 +75,13 @@ def test_a_store_that_cannot_be_understood_is_left_alone(tmp_path, outbox):
 
     assert takeover.take_over(tmp_path, outbox) == 0
     assert file.exists()
+
+
+@needs_lmdb
+def test_a_named_database(tmp_path, outbox):
+    store(tmp_path / "store", [json.dumps(alert("one", 100)).encode()], "alerts")
+
+    assert takeover.take_over(tmp_path, outbox) == 1
 
 
 @needs_lmdb
