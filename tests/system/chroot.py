@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,8 @@ from tests.system.image import base
 # What any package leaves behind: dpkg's and apt's own books, caches, backups of /etc/passwd.
 NOT_OURS = (
     "etc/.pwd.lock", "etc/group-", "etc/gshadow-", "etc/ld.so.cache", "etc/passwd-", "etc/shadow-",
-    "etc/subgid-", "etc/subuid-", "run", "tmp", "var/cache", "var/lib/apt", "var/lib/dpkg", "var/lib/ucf",
-    "var/log",
+    "etc/subgid-", "etc/subuid-", "proc", "run", "tmp", "var/cache", "var/lib/apt", "var/lib/dpkg",
+    "var/lib/ucf", "var/log",
 )  # fmt: skip
 
 
@@ -67,10 +68,12 @@ class Chroot:
     def snapshot(self) -> dict[str, str]:
         """Every file with its kind, rights and target, and those of /etc with their content."""
         found = {}
-        for path in sorted(self.root.rglob("*")):
-            name = str(path.relative_to(self.root))
+        listed = ["find", str(self.root), "-xdev", "-mindepth", "1", "-printf", r"%P\0"]
+        names = subprocess.run(listed, stdout=subprocess.PIPE, check=True).stdout
+        for name in sorted(os.fsdecode(names).split("\0")[:-1]):
             if any(name == known or name.startswith(f"{known}/") for known in NOT_OURS):
                 continue
+            path = self.root / name
             shown = f"{path.lstat().st_mode:o}"
             if path.is_symlink():
                 shown += f" -> {path.readlink()}"
@@ -94,7 +97,8 @@ def chroot(suite: str, folder: Path) -> Iterator[Chroot]:
         policy = root / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
+        subprocess.run(["mount", "-t", "proc", "proc", str(root / "proc")], check=True)
         yield Chroot(root)
     finally:
-        subprocess.run(["umount", str(root)], check=True)
+        subprocess.run(["umount", "--recursive", str(root)], check=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -27,6 +27,16 @@ UPDATE_CLIENT = packages.SOURCE / "tests/fakes/update_client.py"
 RUN_UPDATE_CLIENT = (
     'import signal, update_client as u; u.UpdateClient("direct", "http://h").start(); signal.pause()'
 )
+# As the update client brings it.
+CLIENTS_POLICY = """\
+<busconfig>
+  <policy user="root">
+    <allow own="io.mender.AuthenticationManager"/>
+    <allow send_destination="io.mender.AuthenticationManager"/>
+    <allow receive_sender="io.mender.AuthenticationManager"/>
+  </policy>
+</busconfig>
+"""
 MAX_EXPOSURE = {"mender-monitor.service": 4.0, "mender-monitor-sender@1.service": 1.5}
 
 
@@ -100,6 +110,7 @@ def assert_within_the_sandboxes(device: Device) -> None:
 
 def test_the_senders_user_may_ask_for_the_token_and_nothing_else(device):
     """On the device's own bus, with somebody who owns the update client's name."""
+    device.write("/usr/share/dbus-1/system.d/io.mender.AuthenticationManager.conf", CLIENTS_POLICY)
     install(device, MAIN)
     client = "io.mender.AuthenticationManager /io/mender/AuthenticationManager"
     device.write("/root/update_client.py", UPDATE_CLIENT.read_text())
@@ -135,7 +146,9 @@ def test_what_users_run_sees_the_device_as_root_does(device, server):
     with device.start(f"exec python3 -c '{DOCKER}'") as docker:
         try:
             device.wait("test -S /run/docker.sock")
-            expected = device.run("cd / && touch /tmp/mine && /usr/local/bin/look once")
+            expected = device.run(
+                "touch /tmp/mine && systemd-run -q --pipe --wait --uid=root /usr/local/bin/look once"
+            )
             device.run("mender-monitorctl create log look SAW @/usr/local/bin/look")
             device.run("mender-monitorctl enable log look")
             device.wait("test -s /tmp/look.out")
