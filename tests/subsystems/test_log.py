@@ -156,7 +156,7 @@ def test_a_match_at_the_very_end_is_not_lost(tmp_path: Path, log: Path) -> None:
 
 
 def test_what_subsystems_built_on_it_set(tmp_path: Path, log: Path) -> None:
-    """Level, name, text with the line in it, status and type are the check's own; hostile bytes are escaped."""
+    """Level, name, text with the line in it, status and type are the check's; odd bytes are escaped."""
     values = {
         "LOG_PATTERN": "kill",
         "LOG_FILE": str(log),
