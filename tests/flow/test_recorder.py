@@ -55,9 +55,13 @@ class Run:
     def waiting(self) -> list[tuple[str, str]]:
         return [(r.alert.level, r.alert.name) for r in self.outbox.records()]
 
-    async def end(self) -> None:
+    async def end(self) -> list[tuple[str, str]]:
+        """Ends the run; what waits then."""
         await self.recorder.close()
-        self.outbox.close()
+        try:
+            return self.waiting()
+        finally:
+            self.outbox.close()
 
 
 def in_loop(test: Callable[[Path], Coroutine[object, object, None]]) -> Callable[[Path], None]:
@@ -83,9 +87,10 @@ async def test_an_alert_its_state_and_its_memory_are_stored_together(tmp_path: P
     assert report.memory == "offset 10"
     assert report.is_bad()
     report.observe(MATCH, "offset 20")
-    await second.end()
-    assert second.waiting() == [(CRITICAL, MATCH.name)]
-    assert Run(tmp_path).recorder.start(CHECK, None).memory == "offset 20"
+    assert await second.end() == [(CRITICAL, MATCH.name)]
+    third = Run(tmp_path)
+    assert third.recorder.start(CHECK, None).memory == "offset 20"
+    await third.end()
     await run.end()
 
 
@@ -178,8 +183,7 @@ async def test_nothing_is_told_once_the_end_has_begun(tmp_path: Path) -> None:
     report = run.recorder.start(CHECK, None)
     run.recorder.stop_observing()
     report.observe(MATCH)
-    await run.end()
-    assert run.waiting() == []
+    assert await run.end() == []
 
 
 @in_loop
@@ -213,8 +217,7 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
             run.changed.clear()
             await asyncio.wait_for(run.changed.wait(), 20)
     report.observe(replace(PORT, name="third", key="third"))
-    await run.end()
-    assert [name for _, name in run.waiting()] == ["first", "second", "third"]
+    assert [name for _, name in await run.end()] == ["first", "second", "third"]
 
 
 @contextmanager
