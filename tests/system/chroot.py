@@ -100,5 +100,5 @@ def chroot(suite: str, folder: Path) -> Iterator[Chroot]:
         subprocess.run(["mount", "-t", "proc", "proc", str(root / "proc")], check=True)
         yield Chroot(root)
     finally:
-        subprocess.run(["umount", "--recursive", str(root)], check=True)
+        subprocess.run(["umount", "--recursive", "--lazy", str(root)], check=True)
         shutil.rmtree(folder, ignore_errors=True)
