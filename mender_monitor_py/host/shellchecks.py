@@ -10,8 +10,6 @@ import asyncio
 import logging
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +65,7 @@ class ShellChecks:
         self._runner = runner
         self._opening = asyncio.Lock()
         self._session: _Session | None = None
+        self._lives = 0
 
     async def run(self, job: Job, listener: Listener) -> None:
         """Run *job* until cancelled. Raises UnknownError when that is not possible (any more)."""
@@ -96,7 +95,12 @@ class ShellChecks:
         """Start the bash, with a new folder for what the two exchange."""
         try:
             self._run.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix="shell-", dir=self._run))
+            if not self._lives:  # what a daemon that was killed has left
+                for left in self._run.glob("shell-*"):
+                    _remove(left)
+            self._lives += 1
+            folder = self._run / f"shell-{self._lives}"
+            folder.mkdir(mode=0o700)
             for name in ("calls", "never"):
                 os.mkfifo(folder / name, 0o600)
         except OSError as error:
@@ -105,9 +109,9 @@ class ShellChecks:
         argv = ["/bin/bash", str(self._share / "lib/runner.sh"), str(folder)]
         try:
             process = await self._runner.start(argv, stdin=reading, cwd=str(self._share))
-        except UnknownError:
+        except BaseException:  # cancelled too
             os.close(writing)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             raise
         finally:
             os.close(reading)
@@ -120,6 +124,7 @@ class _Session:
     def __init__(self, process: Process, commands: int, folder: Path) -> None:
         self._process = process
         self._exit = asyncio.ensure_future(process.wait())
+        self._exit.add_done_callback(_seen)
         self._folder = folder
         self._commands = _Writer(commands)
         self._listeners: dict[int, Listener] = {}
@@ -171,7 +176,7 @@ class _Session:
             self._calls.close()
             for answer in self._answers:
                 answer.cancel()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
     def _command(self, *words: str) -> None:
         self._commands.write(b"".join(word.encode(errors="surrogateescape") + b"\0" for word in words))
@@ -204,6 +209,20 @@ class _Session:
         os.close(os.open(refusal, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         await asyncio.sleep(_FAILED_FOR)
         refusal.unlink()  # noqa: ASYNC240 - it is in memory
+
+
+def _seen(exit_status: asyncio.Future[int]) -> None:
+    """Not to have known how the bash ended is no error of its own, should nobody ask."""
+    if not exit_status.cancelled():
+        exit_status.exception()
+
+
+def _remove(folder: Path) -> None:
+    """Delete a session's folder, in which there are no others."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
 
 
 def _content(call: Path) -> bytes:
