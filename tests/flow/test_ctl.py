@@ -129,7 +129,7 @@ def test_create_without_a_name_shows_how_to(device):
     The usage of that subsystem, made from its fields.
     """
     assert device.refused("create", "service", status=2) == (
-        "NAME is missing; usage: mender-monitorctl create service NAME [systemd|sysV]"
+        "NAME is missing; usage: mender-monitorctl create service NAME [systemd|sysV] [VARIABLE=VALUE...]"
     )
 
 
@@ -218,7 +218,7 @@ def test_version_and_help(device):
     assert len(set(helps)) == 1
     assert (helps[0].status, helps[0].err) == (0, "")
     for usage in (
-        "service NAME [systemd|sysV]",
+        "service NAME [systemd|sysV] [VARIABLE=VALUE...]",
         "log NAME PATTERN FILE|@COMMAND [EXPIRATION] [VARIABLE=VALUE...]",
         "dbus NAME [DBUS_NAME] [DBUS_PATTERN] [DBUS_WATCH_EXPRESSION] [EXPIRATION]",
         "dockerevents NAME CONTAINER ACTION [EXPIRATION]",
