@@ -144,7 +144,7 @@ def main() -> None:
             python = spent(partial(by_re, some, chosen), resource.RUSAGE_SELF, 1)
             rates = (count / ours / 1e6, count / greps / 1e6, len(some) / python / 1e6)
             print(
-                f"{number:2} pattern(s): log checks {rates[0]:.2f}, grep -P {rates[1]:.2f}, re {rates[2]:.2f};"
+                f"{number:2} patterns: log checks {rates[0]:.2f}, grep -P {rates[1]:.2f}, re {rates[2]:.2f};"
             )
             print(
                 f"    {rates[0] / rates[1]:.2f} times grep (goal: {goal}), {rates[0] / rates[2]:.1f} times re"
