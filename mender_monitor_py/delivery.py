@@ -94,6 +94,11 @@ class Delivery:
             self._per_minute = settings.alert_requests_per_minute
             self._budget = Budget(self._per_minute)
 
+    @property
+    def interval(self) -> float:
+        """Seconds from one attempt to the next, when nothing else is known."""
+        return max(self._pace.interval, 1.0)
+
     async def drain(self) -> Pause | None:
         """Send all that waits. None: nothing waits any more."""
         self._batches.interrupted()
@@ -108,7 +113,7 @@ class Delivery:
                 if pause is not None:
                     return pause
         except OutboxError as error:
-            return Pause(self._pace.interval, Obstacle.OUTBOX, str(error))
+            return Pause(self.interval, Obstacle.OUTBOX, str(error))
 
     async def push(self, config: Sequence[dict[str, Any]]) -> Pause | None:
         """Send the configuration. None: the server has it, or will never take it."""
@@ -171,7 +176,7 @@ class Delivery:
     def _not_reached(self, reply: Reply) -> Pause:
         reason = printable(reply.error, 400)
         if reply.wait == "server":
-            return Pause(max(self._pace.interval, 1.0), Obstacle.SERVER, reason)
+            return Pause(self.interval, Obstacle.SERVER, reason)
         self._failures += 1
         wait = backoff.delay(self._failures, self._pace, self._chance())
         return Pause(wait, Obstacle.TOKEN if reply.wait == "token" else Obstacle.SETUP, reason)

@@ -114,12 +114,13 @@ class Sender:
             self.wake()
 
     def set_settings(self, settings: Settings) -> None:
-        """Other settings; the sender process is told when it is needed next."""
+        """Other settings, which may remove what is in the way."""
         self._settings = settings
         self._delivery.configure(settings)
         self._push_due = min(self._push_due, self._next_push())
         if self._config is not None:
             self.checks_changed(self._definitions)
+        self.send_now()
 
     def status(self) -> dict[str, Any]:
         """What it does, for people; *next_try* and *last_sent* are seconds since the epoch (0: none)."""
@@ -165,7 +166,7 @@ class Sender:
                     pause = await self._push()
                 return pause
         except (OutboxError, OSError) as error:
-            return Pause(self._settings.default_alert_store_resend_interval_s, Obstacle.OUTBOX, str(error))
+            return Pause(self._delivery.interval, Obstacle.OUTBOX, str(error))
 
     def _push_is_due(self) -> bool:
         return self._config is not None and self._clock.boottime() >= self._push_due

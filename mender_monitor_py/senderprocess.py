@@ -49,6 +49,7 @@ class SenderProcess:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._child: asyncio.subprocess.Process | None = None
         self._warned: list[str] = []
+        self._used: Settings | None = None
 
     @property
     def is_open(self) -> bool:
@@ -90,10 +91,12 @@ class SenderProcess:
                 await child.wait()
 
     async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._streams is not None and self._streams[0].at_eof():
-            await self.close()  # it had nothing to do for long
+        settings = self._settings()
+        if self._streams is not None and (self._streams[0].at_eof() or settings != self._used):
+            await self.close()  # it had nothing to do for long, or knows another setup
         if self._streams is None:
-            setup, warnings = await clientsetup.load(self._paths, self._settings())
+            self._used = settings
+            setup, warnings = await clientsetup.load(self._paths, settings)
             for warning in warnings:
                 if warning not in self._warned:
                     log.warning("%s", warning)

@@ -110,6 +110,8 @@ class Post:
             if wire.wants_fresh_token(answer):
                 log.info("the server did not take the token (%d): renewing it", answer.status)
                 answer = self._posted(self._credentials.renewed(), to, content)
+            if self._is_proxys_own(answer):
+                raise NotSent("the update client's proxy does not reach the server (503)", "server")
         except NotSent as error:
             return Reply(error=str(error), wait=error.wait, requests=self._http.requests - before)
         requests = self._http.requests - before
@@ -119,6 +121,12 @@ class Post:
         """Close the connections, and forget the token."""
         self._http.close()
         self._credentials.close()
+
+    def _is_proxys_own(self, answer: Answer) -> bool:
+        """The older client's proxy answers for a server that is away; Mender's own errors have a number."""
+        with_proxy = not self._setup.device_key and not self._setup.alert_url
+        own = "request_id" not in answer.body and answer.retry_after is None
+        return answer.status == 503 and with_proxy and own
 
     def _posted(self, grant: Grant, to: str, content: bytes) -> Answer:
         while True:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,10 +223,27 @@ def test_a_server_that_is_away(paths: Paths, private_bus: PrivateBus) -> None:
         assert reply.wait == "server"
     with UpdateClient("go", url):
         (reply,) = post(paths)
-        assert reply.status == 503
+        assert reply.wait == "server"
     with UpdateClient("direct", url):
         (reply,) = post(paths)
         assert reply.wait == "server"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(503, b'{"error":"internal error","request_id":"1"}'),
+        Answer(503, b"", {"Retry-After": "5"}),
+        Answer(500),
+    ],
+)
+def test_a_server_that_fails_is_not_one_that_is_away(
+    paths: Paths, private_bus: PrivateBus, server: HttpServer, answer: Answer
+) -> None:
+    server.answer = lambda _: answer
+    with UpdateClient("cpp", server.url):
+        (reply,) = post(paths)
+    assert (reply.wait, reply.status) == (None, answer.status)
 
 
 def test_the_servers_wish_to_wait_comes_through(
@@ -532,6 +550,27 @@ def test_the_environments_proxy_is_used_but_not_for_this_machine(
 )
 def test_where_it_goes(alert_url: str, to: str, expected: str) -> None:
     assert target(alert_url, "https://s/", to) == expected
+
+
+def test_other_settings_count_from_the_next_post_on(paths: Paths, server: HttpServer) -> None:
+    server.answer = accepting
+    mender_conf(paths, ServerURL=server.url)
+    settings = [_own_key(paths)]
+
+    async def run() -> list[Reply]:
+        link = SenderProcess(paths, lambda: settings[0])
+        try:
+            first = await link.post("alert", BODY)
+            settings[0] = replace(settings[0], alert_url="/other/alert")
+            return [first, await link.post("alert", BODY)]
+        finally:
+            await link.close()
+
+    assert [reply.status for reply in asyncio.run(run())] == [204, 204]
+    assert [request.path for request in server.requests if "auth" not in request.path] == [
+        ALERT_PATH,
+        "/other/alert",
+    ]
 
 
 def test_a_process_that_ended_is_started_again(paths: Paths, server: HttpServer) -> None:

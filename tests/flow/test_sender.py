@@ -233,6 +233,18 @@ def test_while_something_is_in_the_way_new_alerts_wait_with_the_others(paths: Pa
     scenario(paths, work)
 
 
+def test_other_settings_end_the_wait(paths: Paths) -> None:
+    async def work(rig: Rig) -> None:
+        rig.link.reply = lambda _: Reply(error="no such key", wait="setup")
+        rig.put("a")
+        await rig.until_obstacle("setup")
+        rig.link.reply = lambda _: Reply(204)
+        rig.sender.set_settings(SETTINGS)
+        await rig.link.until(lambda: len(rig.link.posts) == 2)
+
+    scenario(paths, work)
+
+
 @pytest.mark.parametrize("reply", [AWAY, NO_TOKEN, Reply(503)])
 def test_news_of_the_network_end_the_wait_for_the_server(paths: Paths, reply: Reply) -> None:
     async def work(rig: Rig) -> None:
