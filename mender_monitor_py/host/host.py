@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mender_monitor_py.host.bus import SystemBus
     from mender_monitor_py.host.follow import Files
     from mender_monitor_py.host.inotify import Inotify
+    from mender_monitor_py.host.processevents import ProcessEvents
     from mender_monitor_py.host.procfs import Procfs
     from mender_monitor_py.host.runner import Runner
     from mender_monitor_py.host.shellchecks import ShellChecks
@@ -34,6 +35,7 @@ class Host:
         self._runner: Runner | None = None
         self._shells: ShellChecks | None = None
         self._procfs: Procfs | None = None
+        self._processes: ProcessEvents | None = None
 
     @property
     def inotify(self) -> Inotify:
@@ -98,8 +100,19 @@ class Host:
             self._procfs = Procfs()
         return self._procfs
 
+    @property
+    def processes(self) -> ProcessEvents:
+        """Every exec and exit, as it happens."""
+        if self._processes is None:
+            from mender_monitor_py.host.processevents import ProcessEvents
+
+            self._processes = ProcessEvents()
+        return self._processes
+
     async def aclose(self) -> None:
         """Close what was opened."""
+        if self._processes is not None:
+            self._processes.close()
         if self._systemd is not None:
             await self._systemd.aclose()
         if self._bus is not None:

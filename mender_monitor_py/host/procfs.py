@@ -184,6 +184,11 @@ class Procfs:
             found = re.search(rb"^btime (\d+)", file.read(), re.MULTILINE)
         return (int(found[1]) if found else 0) + ticks / _TICKS
 
+    def age(self, pid: int, boottime: float) -> float | None:
+        """How many seconds ago *pid* started; *boottime* is CLOCK_BOOTTIME now."""
+        found = self.stat(pid)
+        return boottime - found.start / _TICKS if found else None
+
     def descriptors(self, pid: int) -> Iterator[str]:
         """What the descriptors of *pid* are: ``socket:[123]``, paths. Raises PermissionError."""
         folder = f"{self.path}/{pid}/fd"

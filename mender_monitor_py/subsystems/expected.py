@@ -93,6 +93,7 @@ class Expected(Generic[E]):
         self._inline = inline
         self._path = list_path(host.paths, check.id)
         self._watch: inotify.Watch | None = None
+        self._watched: Path | None = None
         self._stale = True
         self.entries: tuple[E, ...] = ()
         self.changed = asyncio.Event()
@@ -129,8 +130,8 @@ class Expected(Generic[E]):
 
     def _watch_folder(self) -> None:
         """Watch the folder of the lists, or the nearest one above it that is there."""
-        watched = None
-        while (folder := _existing(self._path.parent)) != watched:
+        self._watched = None
+        while (folder := _existing(self._path.parent)) != self._watched:
             if self._watch is not None:
                 self._watch.cancel()
             try:
@@ -138,11 +139,10 @@ class Expected(Generic[E]):
             except OSError as error:
                 log.error("%s is not watched, a changed list counts from the next start: %s", folder, error)
                 return
-            watched = folder  # what was made meanwhile is seen by the next turn
+            self._watched = folder  # what was made meanwhile is seen by the next turn
 
     def _folder_changed(self, event: inotify.Event) -> None:
-        ours = event.name.startswith(self._path.name) or not event.name
-        if ours or not self._path.parent.is_dir() or self._stale:
+        if event.name.startswith(self._path.name) or not event.name or self._watched != self._path.parent:
             self._stale = True
             self.changed.set()
 

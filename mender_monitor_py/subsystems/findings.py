@@ -42,13 +42,14 @@ class Findings:
         # After a restart the summary's members are not known: what the first look finds belongs to it.
         self._resumed = report.is_bad(SUMMARY)
 
-    async def look(self, found: Iterable[Observation], cleared: str) -> None:
+    async def look(self, found: Iterable[Observation], cleared: str, *, fresh: bool = True) -> None:
         """
         A look at everything has found *found*. What was found before and is not now has ended: *cleared*.
 
-        Raises OutboxError.
+        Not *fresh*: it is a second one within the same period, for which *limit* counts. Raises OutboxError.
         """
-        self._room = self._limit
+        if fresh:
+            self._room = self._limit
         keys = set()
         for seen in found:
             keys.add(seen.key)

@@ -1,0 +1,109 @@
+"""What a process runs: its executable by path and file, and the script of an interpreter."""
+
+# ruff: noqa: PTH116 - pathlib takes several times as long, and a look is hundreds of these calls
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+from mender_monitor_py import commandline
+from mender_monitor_py.commandline import is_interpreter
+from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.proclist import DELETED, ELSEWHERE, Facts, Image, Opened, kernel_thread
+
+_MAX_KEPT = 4096
+
+
+class Images:
+    """
+    Reads images. *scripts*: an interpreter counts as the script it runs. *kernel_threads*: they count too.
+    """
+
+    def __init__(self, procfs: Procfs, *, scripts: bool, kernel_threads: bool) -> None:
+        self._procfs = procfs
+        self._scripts = scripts
+        self._kernel_threads = kernel_threads
+        self._digests: dict[tuple[int, ...], str] = {}
+
+    def of_process(self, pid: int) -> Image | None:
+        """
+        What *pid* runs now; None: it ended, or is a kernel thread that does not count.
+
+        Raises PermissionError.
+        """
+        executable = self._procfs.executable(pid)
+        if executable is None:
+            return None
+        if not executable:
+            stat = self._procfs.stat(pid) if self._kernel_threads else None
+            return kernel_thread(stat.name) if stat is not None and stat.kernel_thread else None
+        if not executable.endswith(DELETED) and not self._is_ours(pid, executable):
+            executable = ELSEWHERE + executable
+        return Image(executable, self.script(pid, executable))
+
+    def of_opened(self, group: Sequence[Opened]) -> Image:
+        """What was executed by opening the files of *group*: scripts, and the program that runs them."""
+        *scripts, program = group
+        executable = program.path
+        if not executable.endswith(DELETED) and not _is_at(executable, program.device, program.inode):
+            executable = ELSEWHERE + executable
+        if scripts and self._scripts:
+            return Image(executable, scripts[0].path)
+        return Image(executable, self.script(program.pid, executable))
+
+    def script(self, pid: int, executable: str) -> str | None:
+        """What *pid* runs if *executable* is an interpreter; None when that cannot be read any more."""
+        if not self._scripts or not is_interpreter(executable.removesuffix(DELETED)):
+            return ""
+        arguments = self._procfs.arguments(pid)
+        if not arguments:
+            return None
+        return commandline.script(executable, arguments, self._procfs.folder(pid))
+
+    def facts(self, pid: int) -> Facts:
+        """Who runs *pid*, as far as it can be read: the user, and the executable of the parent."""
+        uid, stat = self._procfs.user_id(pid), self._procfs.stat(pid)
+        try:
+            parent = self._procfs.executable(stat.parent) if stat is not None else None
+        except PermissionError:
+            parent = None
+        return Facts("" if uid is None else self._procfs.user(uid), parent or "")
+
+    def digest(self, path: str, pid: int) -> str:
+        """
+        The SHA-256 of what *pid* executes, or of the file at *path* once it is gone; empty: cannot be read.
+
+        Reads the whole file, once as long as it does not change: not for the event loop.
+        """
+        for candidate in (f"{self._procfs.path}/{pid}/exe", path):
+            try:
+                descriptor = os.open(candidate, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
+                key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                if key not in self._digests:
+                    if len(self._digests) >= _MAX_KEPT:
+                        self._digests.clear()
+                    self._digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                return self._digests[key]
+        return ""
+
+    def _is_ours(self, pid: int, path: str) -> bool:
+        try:
+            found = os.stat(f"{self._procfs.path}/{pid}/exe")
+        except OSError:
+            return True  # it ended: what is known of it is its path
+        return _is_at(path, found.st_dev, found.st_ino)
+
+
+def _is_at(path: str, device: int, inode: int) -> bool:
+    """Whether this very file is at *path* in our mount namespace."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (device, inode)

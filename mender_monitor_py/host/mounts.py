@@ -1,0 +1,70 @@
+"""The mounts of our mount namespace, and the kernel's word when they change; see proc(5), mountinfo."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import select
+from collections.abc import Callable
+from typing import NamedTuple
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """A line of mountinfo: the device as ``major:minor``, where it is, and what file system it has."""
+
+    device: str
+    path: str
+    kind: str
+    options: str
+
+
+def parse_mounts(data: bytes) -> list[Mount]:
+    """The mounts in the text of mountinfo."""
+    found = []
+    for line in data.splitlines():
+        left, separator, right = line.partition(b" - ")
+        fields, rest = left.split(b" "), right.split(b" ")
+        if separator and len(fields) > 5:
+            path = _ESCAPE.sub(lambda code: bytes([int(code[1], 8) & 0xFF]), fields[4])
+            kind, options = rest[0].decode("ascii", "replace"), rest[-1].decode("ascii", "replace")
+            found.append(Mount(fields[2].decode("ascii", "replace"), os.fsdecode(path), kind, options))
+    return found
+
+
+class MountTable:
+    """
+    Reads the mounts, and calls *changed* in the running loop when something is mounted or unmounted.
+
+    Raises OSError.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._fd = os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        # The file is always readable; a change is POLLPRI, which asyncio does not wait for. An epoll of its
+        # own is readable when that happens.
+        self._epoll = select.epoll()
+        self._epoll.register(self._fd, select.EPOLLPRI | select.EPOLLET)
+        self._changed = changed
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready)
+
+    def read(self) -> list[Mount]:
+        """The mounts now."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        parts = []
+        while part := os.read(self._fd, 65_536):
+            parts.append(part)
+        return parse_mounts(b"".join(parts))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            os.close(self._fd)
+            self._fd = -1
+
+    def _ready(self) -> None:
+        self._epoll.poll(0)  # empty, as a rule: the look that woke us has taken the change for told
+        self._changed()

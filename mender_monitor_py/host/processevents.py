@@ -1,0 +1,262 @@
+"""
+What processes do, as it happens: one source for all checks, open while one of them listens.
+
+Two interfaces of the kernel, which complement each other: the process connector tells every exec and exit,
+fanotify which file was executed. Either may be missing; :attr:`ProcessEvents.limits` says which and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.fanotify import ExecOpens
+from mender_monitor_py.host.mounts import MountTable
+from mender_monitor_py.host.procconnector import EXEC, EXIT, FORK, Event, ProcConnector
+from mender_monitor_py.proclist import Opened, Opening
+
+_MOST_OPENING = 4096
+
+log = logging.getLogger(__name__)
+
+
+class Execution(NamedTuple):
+    """
+    A process executed programs *times* times; *programs* are the files of those that are known.
+
+    Each is a group as :class:`proclist.Opening` makes them: scripts, and the program that runs them.
+    """
+
+    pid: int
+    times: int
+    programs: tuple[tuple[Opened, ...], ...]
+
+
+class Exit(NamedTuple):
+    """A process ended. *status* is as wait(2) has it; *parent* started it, 0 when that was not seen."""
+
+    pid: int
+    status: int
+    parent: int
+
+
+class Listener(Protocol):
+    """Who wants to know. Nothing here may block or raise."""
+
+    def executed(self, executions: list[Execution]) -> None: ...
+
+    def exited(self, exits: list[Exit]) -> None: ...
+
+    def events_lost(self) -> None:
+        """Events are missing, now or for ever: time for a full look."""
+
+    def mounts_changed(self) -> None: ...
+
+
+class ProcessEvents:
+    """
+    Tells its listeners. The interfaces are opened for the first one, and closed after the last.
+
+    *born* has the processes whose start was seen and whose end was not, with their parents. *limits* says
+    what the kernel does not tell, and why. *lost* counts events that are known to be missing.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._lock = asyncio.Lock()
+        self._mounts: MountTable | None = None
+        self._connector: ProcConnector | None = None
+        self._opens: ExecOpens | None = None
+        self._opening_of: dict[int, Opening] = {}
+        self.born: dict[int, int] = {}
+        self.limits: dict[str, str] = {}
+
+    @property
+    def lost(self) -> int:
+        connector = self._connector.lost + self._connector.overruns if self._connector else 0
+        return connector + (self._opens.lost if self._opens else 0)
+
+    @property
+    def sees_execs(self) -> bool:
+        """Whether every execution is told."""
+        return self._connector is not None or self._opens is not None
+
+    @property
+    def sees_exits(self) -> bool:
+        """Whether every end of a process is told."""
+        return self._connector is not None
+
+    @property
+    def names_execs(self) -> bool:
+        """Whether the executed files of all file systems are known."""
+        return self._opens is not None and not self._opens.unmarked
+
+    async def listen(self, listener: Listener) -> Callable[[], None]:
+        """Tell *listener* from now on; returns the undo."""
+        async with self._lock:
+            if not self._listeners:
+                await self._open()
+            self._listeners.append(listener)
+
+        def undo() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+                if not self._listeners:
+                    self.close()
+
+        return undo
+
+    def mounts(self) -> MountTable | None:
+        """The mounts; None when there is no such file."""
+        return self._mounts
+
+    def close(self) -> None:
+        """End all that is open."""
+        loop = asyncio.get_running_loop()
+        if self._connector is not None:
+            loop.remove_reader(self._connector.fileno())
+            self._connector.close()
+        if self._opens is not None:
+            loop.remove_reader(self._opens.fileno())
+            self._opens.close()
+        if self._mounts is not None:
+            self._mounts.close()
+        self._connector = self._opens = self._mounts = None
+        self._listeners.clear()
+        self.born.clear()
+        self._opening_of.clear()
+
+    async def _open(self) -> None:
+        self.limits = {}
+        loop = asyncio.get_running_loop()
+        try:
+            self._mounts = MountTable(self._mounts_changed)
+            self._opens = ExecOpens()
+            self._mark()
+        except OSError as error:
+            self.limits["mounts"] = f"the mounts cannot be read: {error}"
+        except UnknownError as error:
+            self._without_opens(str(error))
+        try:
+            self._connector = await ProcConnector.open()
+            loop.add_reader(self._connector.fileno(), self._read)
+        except UnknownError as error:
+            self.limits["connector"] = str(error)
+            if self._opens is not None:
+                loop.add_reader(self._opens.fileno(), self._read_opens)
+
+    def _mark(self) -> None:
+        if self._opens is None or self._mounts is None:
+            return
+        self._opens.mark(self._mounts.read())
+        where = ", ".join(self._opens.unmarked[:5])
+        self.limits["file systems"] = where and f"what is executed there is not told (fanotify): {where}"
+
+    def _without_opens(self, reason: str) -> None:
+        self.limits["fanotify"] = reason
+        if self._opens is not None:
+            asyncio.get_running_loop().remove_reader(self._opens.fileno())
+            self._opens.close()
+            self._opens = None
+
+    def _mounts_changed(self) -> None:
+        try:
+            self._mark()
+        except UnknownError as error:
+            self._without_opens(str(error))
+        for listener in list(self._listeners):
+            listener.mounts_changed()
+
+    def _read(self) -> None:
+        """Events of the connector are there; the files that they are about were opened before."""
+        assert self._connector is not None
+        lost = self.lost
+        try:
+            events = self._connector.read()
+        except OSError as error:
+            self._connector_ended(error)
+            return
+        opened = self._opens.read() if self._opens is not None else []
+        found = self._executions(events, opened)
+        exits = self._exits(events)
+        self._tell(found, exits, lost=self.lost != lost)
+
+    def _read_opens(self) -> None:
+        """Without the connector: a file that was opened to be executed is taken for executed."""
+        assert self._opens is not None
+        lost = self.lost
+        if len(self._opening_of) > _MOST_OPENING:  # nothing tells which of them have ended
+            self._opening_of.clear()
+        found = [
+            Execution(pid, len(groups), tuple(groups))
+            for pid, opened in _by_pid(self._opens.read()).items()
+            if (groups := self._opening_of.setdefault(pid, Opening()).add(opened))
+        ]
+        self._tell(found, [], lost=self.lost != lost)
+
+    def _tell(self, found: list[Execution], exits: list[Exit], *, lost: bool) -> None:
+        for listener in list(self._listeners):
+            if found:
+                listener.executed(found)
+            if exits:
+                listener.exited(exits)
+            if lost:
+                listener.events_lost()
+
+    def _executions(self, events: list[Event], opened: list[Opened]) -> list[Execution]:
+        """
+        What was executed, by process.
+
+        The files of an exec are opened before its event; those that have no event yet belong to one
+        that is still to come, or to an attempt that failed. They are told at once, and set off against the
+        next event.
+        """
+        counts: dict[int, int] = {}
+        for event in events:
+            if event.what == EXEC:
+                counts[event.pid] = counts.get(event.pid, 0) + 1
+        files = _by_pid(opened)
+        found = []
+        for pid in {**files, **counts}:
+            opening = self._opening_of.setdefault(pid, Opening())
+            programs, count = opening.add(files.get(pid, ())), counts.get(pid, 0)
+            opening.ahead += len(programs) - count
+            unnamed = max(-opening.ahead, 0)
+            if count and opening.ahead <= 0:
+                del self._opening_of[pid]
+            if programs or unnamed:
+                found.append(Execution(pid, len(programs) + unnamed, tuple(programs)))
+        return found
+
+    def _exits(self, events: list[Event]) -> list[Exit]:
+        found = []
+        for event in events:
+            if event.what == FORK:
+                if event.first == event.second:
+                    self.born[event.second] = event.pid
+            elif event.what == EXIT and event.thread == event.pid:
+                self._opening_of.pop(event.pid, None)
+                found.append(Exit(event.pid, event.first, self.born.pop(event.pid, 0)))
+        return found
+
+    def _connector_ended(self, error: OSError) -> None:
+        assert self._connector is not None
+        reason = f"the process connector ended: {error}"
+        log.error("%s", reason)
+        asyncio.get_running_loop().remove_reader(self._connector.fileno())
+        self._connector.close()
+        self._connector = None
+        self.limits["connector"] = reason
+        if self._opens is not None:
+            asyncio.get_running_loop().add_reader(self._opens.fileno(), self._read_opens)
+        self._tell([], [], lost=True)
+
+
+def _by_pid(opened: list[Opened]) -> dict[int, list[Opened]]:
+    found: dict[int, list[Opened]] = {}
+    for one in opened:
+        found.setdefault(one.pid, []).append(one)
+    return found

@@ -1,0 +1,372 @@
+"""
+Programs that are not expected to run.
+
+Every execution is judged when it happens, by the process connector and fanotify (host/processevents.py). A
+look at /proc, at the start, each PROCESS_INTERVAL and after lost events, is the safety net; without events it
+is made every two seconds, and is all there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from mender_monitor_py.baseline import inline
+from mender_monitor_py.commandline import is_interpreter, printable
+from mender_monitor_py.duration import seconds
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.hidden import HiddenProcesses
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.images import Images
+from mender_monitor_py.host.processevents import Execution, Exit
+from mender_monitor_py.model import OK, Observation
+from mender_monitor_py.proclist import (
+    Entry,
+    Facts,
+    Image,
+    Programs,
+    begins_entry,
+    is_loader,
+    listed,
+)
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems.base import Definition, Field, Report
+from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
+from mender_monitor_py.subsystems.fields import choice, count, interval, yes_no
+from mender_monitor_py.subsystems.findings import Findings
+from mender_monitor_py.subsystems.processfindings import describe, hidden_process, unexpected, unnamed
+
+POLLED_S = 2.0  # from look to look without events
+GAP_S = 0.5  # at least, from look to look
+SUMMARY_S = 2.0  # a burst of findings is summed up after this long
+OPEN_S = 0.01  # from a file's opening to its execution, where nothing tells the latter
+_MAX_VERDICTS = 4096
+_MAX_TOLD = 1000
+
+
+def _entries(text: str) -> tuple[Entry, ...]:
+    return inline(text, Entry.parse, begins_entry)
+
+
+_ALLOW = Field(
+    "PROCESS_ALLOW", _entries, "entries besides the baseline, as /usr/bin/python3 /opt/x.py user:app"
+)
+_MODE = Field("PROCESS_MODE", choice("allow", "deny"), "deny: what is listed must not run", default="allow")
+_KERNEL = Field("PROCESS_KERNEL_THREADS", yes_no, "whether kernel threads count", default="no")
+_SCRIPTS = Field("PROCESS_SCRIPTS", yes_no, "an interpreter counts as the script it runs", default="yes")
+_HIDDEN = Field("PROCESS_HIDDEN", yes_no, "look for processes that hide from /proc", default="yes")
+_INTERVAL = Field("PROCESS_INTERVAL", interval, "time from full look to full look", default="1m")
+_EXPIRATION = Field("PROCESS_EXPIRATION", seconds, "a short process is over after this", default="1h")
+_MAX_ALERTS = Field(
+    "PROCESS_MAX_ALERTS", count, "new findings in one interval with an alert each", default="20"
+)
+
+
+class ProcessCheck(Baselined[Entry, Image]):
+    """A program runs that neither the baseline nor PROCESS_ALLOW expects, or a process hides."""
+
+    subsystem = "process"
+    summary = "programs that are not expected to run"
+    fields = (_ALLOW, _MODE, _KERNEL, _SCRIPTS, _HIDDEN, _INTERVAL, _EXPIRATION, _MAX_ALERTS)
+
+    def __init__(self, definition: Definition, settings: Settings) -> None:
+        super().__init__(definition, settings)
+        self.inline = definition.value(_ALLOW)
+        self.deny: bool = definition.value(_MODE) == "deny"
+        self.hidden: bool = definition.value(_HIDDEN)
+        self.interval: float = definition.value(_INTERVAL)
+        self.max_alerts: int = definition.value(_MAX_ALERTS)
+        self._kernel_threads: bool = definition.value(_KERNEL)
+        self._scripts: bool = definition.value(_SCRIPTS)
+        self._expiration: float = definition.value(_EXPIRATION)
+
+    entry = staticmethod(Entry.parse)
+
+    @property
+    def expires_after(self) -> float | None:
+        return self._expiration or None
+
+    def images(self, host: Host) -> Images:
+        return Images(host.procfs, scripts=self._scripts, kernel_threads=self._kernel_threads)
+
+    async def survey(self, host: Host) -> list[Image]:
+        images, found = self.images(host), set()
+        for pid in host.procfs.pids():
+            try:
+                found.add(images.of_process(pid))
+            except PermissionError as error:
+                if not host.procfs.sees_all():
+                    raise UnknownError("not permitted to see what others run: CAP_SYS_PTRACE") from error
+        return sorted(
+            image for image in found if image is not None and image.script is not None and not image.odd
+        )
+
+    async def run(self, host: Host, report: Report) -> None:
+        watch = _Watch(self, host, report)
+        undo = await host.processes.listen(watch)
+        try:
+            await watch.run()
+        finally:
+            undo()
+            watch.close()
+
+
+class _Watch:
+    """One run of the check; a listener of the process events."""
+
+    def __init__(self, check: ProcessCheck, host: Host, report: Report) -> None:
+        self._check = check
+        self._procfs = host.procfs
+        self._events = host.processes
+        self._clock = host.clock
+        self._report = report
+        self._level = check.settings.default_alert_level
+        self._images = check.images(host)
+        self._hidden = HiddenProcesses(host.procfs)
+        self._expected = Expected(host, report, check, check.inline)
+        self._findings = Findings(
+            report, check.max_alerts, "Many unexpected processes", check.id.name, self._level, events=True
+        )
+        self._programs: Programs | None = None
+        self._verdicts: dict[Image, bool | None] = {}
+        self._later: list[tuple[Image, int, Facts]] = []
+        self._known: dict[int, tuple[str, Image | None]] = {}
+        self._bad: set[int] = set()
+        self._told: dict[str, Image] = {}
+        self._lasting: set[str] = set()
+        self._unnamed = 0
+        self._look_due = True
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    async def run(self) -> None:
+        full_look_at = 0.0
+        while True:
+            fresh = time.monotonic() >= full_look_at
+            try:
+                self._refresh()
+                if fresh or self._look_due:
+                    self._look_due = False
+                    await self._look(fresh=fresh)
+                    if fresh:
+                        full_look_at = time.monotonic() + self._period
+                await self._judge_later()
+                await self._findings.summarise()
+            except UnknownError as error:
+                self._look_due, full_look_at = True, time.monotonic() + self._period
+                self._report.unknown(str(error))
+            self._note()
+            await asyncio.sleep(GAP_S)
+            await wait(self._expected.changed, max(full_look_at - time.monotonic(), 0.0))
+
+    def close(self) -> None:
+        self._expected.close()
+        for timer in self._timers:
+            timer.cancel()
+
+    @property
+    def _period(self) -> float:
+        return self._check.interval if self._events.sees_execs else min(self._check.interval, POLLED_S)
+
+    def _refresh(self) -> None:
+        """Take over a changed list. Raises UnknownError when there is none."""
+        if not self._expected.refresh() and self._programs is not None:
+            return
+        self._programs = Programs(self._expected.entries)
+        self._verdicts.clear()
+        self._look_due = True
+        for label, image in list(self._told.items()):
+            if self._verdict(image) is False:
+                del self._told[label]
+                if self._report.is_bad(label):
+                    self._report.observe(unexpected(label, ["It is expected now"], level=OK))
+
+    # What the events tell
+
+    def executed(self, executions: list[Execution]) -> None:
+        if self._events.sees_exits:
+            self._executed(executions)
+        else:  # a file was opened for execution; that is not over yet
+            self._in(OPEN_S, lambda: self._executed(executions))
+
+    def exited(self, exits: list[Exit]) -> None:
+        if any(end.pid in self._bad for end in exits):
+            self._look_soon()
+
+    def events_lost(self) -> None:
+        self._look_soon()
+
+    def mounts_changed(self) -> None:
+        self._look_soon()
+
+    def _executed(self, executions: list[Execution]) -> None:
+        if self._programs is None:
+            return  # there is no list
+        for execution in executions:
+            programs = [group for group in execution.programs if not is_loader(group[-1].path)]
+            for group in programs:
+                self._judge(self._images.of_opened(group), execution.pid)
+            if execution.times > len(programs) and not self._judge_running(execution.pid):
+                self._not_named(execution)
+
+    def _judge_running(self, pid: int) -> bool:
+        """Judge what *pid* runs now; whether that is known."""
+        try:
+            image = self._images.of_process(pid)
+        except PermissionError:
+            return False
+        if image is not None:
+            self._judge(image, pid)
+        return image is not None
+
+    def _not_named(self, execution: Execution) -> None:
+        """What was executed is gone, and had no file that fanotify could tell."""
+        for group in execution.programs:  # a loader: executed itself, or all that is left of a program
+            if is_loader(group[-1].path):
+                self._judge(self._images.of_opened(group), execution.pid)
+        missing = execution.times - len(execution.programs)
+        if missing > 0:
+            self._unnamed += missing
+            parent = self._events.born.get(execution.pid, 0)
+            who = self._procfs.describe(parent) if parent else None
+            self._see(unnamed(self._unnamed, execution.pid, who, self._check.id.name, self._level))
+
+    def _look_soon(self) -> None:
+        self._look_due = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._expected.changed.set()
+
+    def _in(self, seconds: float, call: Callable[[], None]) -> None:
+        def now() -> None:
+            self._timers.discard(timer)
+            call()
+
+        timer = asyncio.get_running_loop().call_later(seconds, now)
+        self._timers.add(timer)
+
+    # Judging
+
+    def _judge(self, image: Image, pid: int) -> None:
+        verdict = self._verdict(image)
+        if verdict is None:
+            self._later.append((image, pid, self._images.facts(pid)))
+            self._wake()
+        elif verdict:
+            self._see(self._unexpected(image, pid))
+
+    def _verdict(self, image: Image) -> bool | None:
+        """Whether *image* is a finding; None: the conditions of its entries decide."""
+        if image not in self._verdicts:
+            assert self._programs is not None
+            if len(self._verdicts) >= _MAX_VERDICTS:
+                self._verdicts.clear()
+            on_list = listed(self._programs.about(image))
+            self._verdicts[image] = bool(image.odd) or (
+                None if on_list is None else on_list == self._check.deny
+            )
+        return self._verdicts[image]
+
+    async def _judge_later(self) -> None:
+        waiting, self._later = self._later, []
+        for image, pid, facts in waiting:
+            if await self._conditions_tell(image, pid, facts):
+                self._see(self._unexpected(image, pid))
+
+    async def _conditions_tell(self, image: Image, pid: int, facts: Facts) -> bool:
+        assert self._programs is not None
+        entries = self._programs.about(image)
+        if any(entry.sha256 for entry in entries):
+            facts = facts._replace(sha256=await asyncio.to_thread(self._images.digest, image.executable, pid))
+        return any(entry.holds(facts) for entry in entries) == self._check.deny
+
+    def _unexpected(self, image: Image, pid: int, *, lasting: bool = False) -> Observation:
+        self._bad.add(pid)
+        label = printable(image.label, 400)
+        if len(self._told) < _MAX_TOLD:
+            self._told[label] = image
+        who = None if self._report.is_bad(label) else self._procfs.describe(pid)
+        lines = describe(image, pid, who, deny=self._check.deny)
+        return unexpected(label, lines, level=self._level, event=not lasting)
+
+    def _see(self, seen: Observation) -> None:
+        waiting = self._findings.waiting
+        self._findings.see(seen)
+        if self._findings.waiting and not waiting:
+            self._in(SUMMARY_S, self._wake)
+
+    # The look at everything
+
+    async def _look(self, *, fresh: bool) -> None:
+        """Judge all that runs now. Raises UnknownError."""
+        pids = self._procfs.pids()
+        if 1 not in pids:
+            raise UnknownError("/proc does not show the processes of other users (hidepid): CAP_SYS_PTRACE")
+        self._bad.clear()
+        denied = 0
+        found: dict[str, Observation] = {}
+        running: dict[int, tuple[str, Image | None]] = {}
+        for pid in pids:
+            try:
+                image = self._image(pid, running)
+            except PermissionError:
+                denied += 1
+                continue
+            verdict = self._verdict(image) if image is not None else False
+            if image is not None and verdict is None:
+                verdict = await self._conditions_tell(image, pid, self._images.facts(pid))
+            if image is not None and verdict:
+                seen = self._unexpected(image, pid, lasting=self._has_lasted(pid))
+                if seen.key not in found or not seen.event:
+                    found[seen.key] = seen
+        self._known = running
+        if denied and not self._procfs.sees_all():
+            raise UnknownError("not permitted to see what others run: CAP_SYS_PTRACE")
+        self._report.note("denied", f"{denied} processes cannot be looked at" if denied else "")
+        self._settle(found)
+        hidden = self._hidden_processes()
+        cleared = "The process has ended, or is expected now"
+        await self._findings.look([*found.values(), *hidden], cleared, fresh=fresh)
+
+    def _image(self, pid: int, running: dict[int, tuple[str, Image | None]]) -> Image | None:
+        executable = self._procfs.executable(pid)
+        if executable is None:
+            return None
+        known = self._known.get(pid)
+        if known is None or known[0] != executable or is_interpreter(executable):
+            known = executable, self._images.of_process(pid)
+        running[pid] = known
+        return known[1]
+
+    def _has_lasted(self, pid: int) -> bool:
+        """Whether *pid* is older than an interval: then its end is worth an OK, and not its age."""
+        started = self._procfs.age(pid, self._clock.boottime())
+        return started is not None and started >= self._check.interval
+
+    def _settle(self, found: dict[str, Observation]) -> None:
+        """What was an event so far, and has lasted, ends when the process does."""
+        lasting = {key for key, seen in found.items() if not seen.event}
+        for key in lasting - self._lasting:
+            if self._report.is_bad(key):
+                self._report.observe(found[key])
+        self._lasting = lasting
+
+    def _hidden_processes(self) -> list[Observation]:
+        if not self._check.hidden:
+            return []
+        mounts = self._events.mounts()
+        hidden = self._hidden.look(self._events.born, mounts.read() if mounts is not None else [])
+        return [hidden_process(one, self._procfs.describe(one.pid), self._level) for one in hidden]
+
+    def _note(self) -> None:
+        limits = "; ".join(limit for limit in self._events.limits.values() if limit)
+        self._report.note("events", limits)
+        lost = self._events.lost
+        self._report.note(
+            "lost", f"{lost} events were lost, and all processes looked at again" if lost else ""
+        )
+        self._report.note("unnamed", f"{self._unnamed} processes could not be named" if self._unnamed else "")
+
+
+CHECK = ProcessCheck

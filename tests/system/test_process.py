@@ -1,0 +1,557 @@
+"""
+Programs that are not expected, really run on this machine: root, the process connector and fanotify.
+
+Other programs run here too, so that only those in the test's own folder are looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import procconnector, processevents
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.fanotify import ExecOpens
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.procconnector import ProcConnector
+from mender_monitor_py.host.processevents import ProcessEvents
+from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.model import CRITICAL, OK, CheckId
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems import process
+from mender_monitor_py.subsystems.base import Definition
+from mender_monitor_py.subsystems.process import ProcessCheck
+from tests.fakes.judging import JudgingReport
+from tests.fakes.network import program, running
+
+CLONE_NEWNS = 0x20000
+SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
+
+
+def _has_connector() -> bool:
+    async def attempt() -> None:
+        (await ProcConnector.open()).close()
+
+    try:
+        asyncio.run(attempt())
+    except UnknownError:
+        return False
+    return True
+
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+connected = pytest.mark.skipif(os.geteuid() == 0 and not _has_connector(), reason="no process connector here")
+
+
+class Counter:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.named: dict[int, str] = {}
+        self.seen: set[int] = set()
+        self.ended: dict[int, int] = {}
+        self.lost = 0
+
+    def executed(self, executions):
+        for execution in executions:
+            self.seen.add(execution.pid)
+            for group in execution.programs:
+                self.named[execution.pid] = group[-1].path
+
+    def exited(self, exits):
+        self.ended |= {end.pid: end.status for end in exits}
+
+    def events_lost(self):
+        self.lost += 1
+
+    def mounts_changed(self):
+        pass
+
+
+def check(folder: Path, **values: str) -> ProcessCheck:
+    """What is in *folder* must not run; all else may."""
+    given = {"PROCESS_ALLOW": f"{folder}/**", "PROCESS_MODE": "deny", "PROCESS_MAX_ALERTS": "1000", **values}
+    made = ProcessCheck(Definition(CheckId("process", "all"), given), Settings())
+    made.interval = float(values.get("PROCESS_INTERVAL", "600"))
+    return made
+
+
+@asynccontextmanager
+async def watched(paths, one: ProcessCheck, procfs: Procfs | None = None):
+    report, host = JudgingReport(expires_after=one.expires_after), Host(paths, Clock())
+    host._procfs = procfs
+    task = asyncio.get_running_loop().create_task(one.run(host, report))
+    try:
+        await report.until(lambda: report.reason != "starting")
+        yield report
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await host.aclose()
+
+
+def about(report: JudgingReport, text: str | Path) -> list:
+    return [alert for alert in report.alerts if str(text) in alert.subject.name]
+
+
+async def run(*command: str | Path, **options) -> None:
+    await asyncio.to_thread(subprocess.run, [str(part) for part in command], check=False, **options)
+
+
+SPAWNER = """
+import os, sys
+path, count = sys.argv[1], int(sys.argv[2])
+pids = []
+for _ in range(count):
+    pid = os.posix_spawn(path, [path], {})
+    os.waitpid(pid, 0)
+    pids.append(pid)
+print(*pids)
+"""
+
+
+@connected
+def test_each_of_a_thousand_programs_of_a_millisecond_is_seen_and_named(tmp_path):
+    shutil.copy("/bin/true", tmp_path / "evil")
+
+    async def scenario():
+        events, counter = ProcessEvents(), Counter()
+        await events.listen(counter)
+        spawn = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", SPAWNER, tmp_path / "evil", "1000"), stdout=subprocess.PIPE
+        )
+        out, _ = await spawn.communicate()
+        pids = set(map(int, out.split()))
+        async with asyncio.timeout(30):
+            while not pids <= counter.ended.keys():
+                await asyncio.sleep(0.05)
+        lost = events.lost
+        events.close()
+        named = [pid for pid in pids if counter.named.get(pid) == str(tmp_path / "evil")]
+        assert len(pids & counter.seen) >= 999 or lost
+        assert len(named) >= 999 or lost
+        assert not any(counter.ended[pid] for pid in pids)
+
+    asyncio.run(scenario())
+
+
+@connected
+def test_lost_events_are_noticed(tmp_path):
+    """A reader that does not get its turn while many processes start: the kernel's numbers tell."""
+
+    async def scenario():
+        connector = await ProcConnector.open()
+        connector._socket.setsockopt(procconnector.socket.SOL_SOCKET, procconnector.socket.SO_RCVBUF, 1)
+        subprocess.run([sys.executable, "-c", SPAWNER, "/bin/true", "100"], capture_output=True, check=True)
+        for _ in range(20):
+            connector.read()
+        subprocess.run(["/bin/true"], check=True)
+        connector.read()
+        assert connector.overruns
+        assert connector.lost
+        connector.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_program_that_is_not_expected(paths, tmp_path):
+    """It is told within a moment, with who did it, once; its repetition renews, its list entry clears."""
+    evil = program(tmp_path, "evil")
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            with running(evil, SLEEP, "--password=s3cret") as found:
+                await report.until(lambda: about(report, evil))
+                (alert,) = about(report, evil)
+                assert (alert.level, alert.name) == (CRITICAL, f"Unexpected process {evil}")
+                text = alert.details.description
+                assert f"pid: {found.pid}\nexecutable: {evil}\n" in text
+                assert "--password=***" in text
+                assert "s3cret" not in text
+            with running(evil, SLEEP):
+                await asyncio.sleep(0.1)
+            assert len(about(report, evil)) == 1
+            assert report.states[evil].repeats >= 1
+
+    asyncio.run(scenario())
+
+
+def test_the_list_and_its_conditions(paths, tmp_path):
+    good, evil = program(tmp_path, "good"), program(tmp_path, "evil")
+    digest = hashlib.sha256(Path(good).read_bytes()).hexdigest()
+
+    async def scenario():
+        one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="", PROCESS_MAX_ALERTS="100000")
+        path = paths.baseline_d / "process_all.list"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{good} * user:root sha256:{digest} parent:/**\n")
+        async with watched(paths, one) as report:
+            with running(good, SLEEP), running(evil, SLEEP):
+                await report.until(lambda: about(report, evil))
+                await asyncio.sleep(0.5)
+                assert not about(report, good)
+                path.write_text(f"{good} user:nobody\n{evil}\n")
+                await report.until(lambda: [alert.level for alert in about(report, evil)] == [CRITICAL, OK])
+                await report.until(lambda: [alert.level for alert in about(report, good)] == [CRITICAL])
+
+    asyncio.run(scenario())
+
+
+@connected
+def test_scripts_are_named_by_their_path(paths, tmp_path):
+    script = tmp_path / "x.sh"
+    script.write_text("#!/bin/sh\nsleep 0.5\n")
+    script.chmod(0o755)
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            await run(script)
+            await report.until(lambda: about(report, script))
+            assert about(report, script)[0].subject.name == f"/usr/bin/dash {script}"
+            await run("/bin/bash", "x.sh", cwd=tmp_path)
+            await report.until(lambda: about(report, f"/usr/bin/bash {script}"))
+
+    asyncio.run(scenario())
+
+
+def test_code_on_the_command_line_is_no_plain_interpreter(paths, tmp_path):
+    """An entry for an interpreter alone does not stand for every code that it can be given."""
+    evil = program(tmp_path, "python3")
+
+    async def scenario():
+        async with watched(paths, check(tmp_path, PROCESS_ALLOW=f"{evil} -c")) as report:
+            with running(evil, SLEEP):
+                await report.until(lambda: about(report, evil))
+                assert about(report, evil)[0].subject.name == f"{evil} -c"
+
+    asyncio.run(scenario())
+
+
+MEMFD = """
+import os, sys
+fd = os.memfd_create("innocent", os.MFD_CLOEXEC)
+os.write(fd, open(sys.argv[1], "rb").read())
+os.execve(fd, ["kworker", "600"], {})
+"""
+
+
+def test_a_program_without_a_file(paths, tmp_path):
+    """memfd_create and execveat: a finding whatever the list says."""
+
+    async def scenario():
+        one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/**, /** *, elsewhere:/**")
+        async with watched(paths, one) as report:
+            command = [sys.executable, "-c", MEMFD, "/bin/sleep"]
+            with subprocess.Popen(command) as found:
+                try:
+                    await report.until(lambda: about(report, "memfd:innocent"))
+                    (alert,) = about(report, "memfd:innocent")
+                    assert "it runs from memory" in alert.details.description
+                    assert f"pid: {found.pid}\n" in alert.details.description
+                finally:
+                    found.kill()
+
+    asyncio.run(scenario())
+
+
+@connected
+def test_a_program_without_a_file_that_is_gone_at_once(paths, tmp_path):
+    """Static or not, there is a finding even when /proc was too late to name it."""
+    one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/**, /** *, elsewhere:/**")
+
+    async def scenario():
+        async with watched(paths, one, Late()) as report:
+            await run(sys.executable, "-c", MEMFD, "/bin/true")
+            words = ("memfd:innocent", "/ld-", "could not be named")
+            await report.until(lambda: [one for one in report.open if any(word in one for word in words)])
+
+    class Late(Procfs):
+        """Sees no process but those that were there before."""
+
+        def executable(self, pid):
+            return super().executable(pid) if pid <= os.getpid() else None
+
+    asyncio.run(scenario())
+
+
+def test_a_deleted_executable_and_a_renamed_argv0(paths, tmp_path):
+    evil = program(tmp_path, "evil")
+
+    async def scenario():
+        one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/**, /** *, elsewhere:/**")
+        one.interval = 1
+        command = ["systemd", "-I", "-S", "-c", SLEEP]
+        async with watched(paths, one) as report:
+            with subprocess.Popen(command, executable=evil, stdout=subprocess.DEVNULL) as found:
+                try:
+                    await asyncio.sleep(0.2)
+                    assert not about(report, evil)
+                    Path(evil).unlink()
+                    await report.until(lambda: about(report, f"{evil} (deleted)"))
+                    text = about(report, evil)[0].details.description
+                    assert "its executable was deleted" in text
+                    label = f"{evil} (deleted)"  # what has lasted for an interval ends when it ends
+                    await report.until(lambda: not report.states[label].last.event)
+                    assert f"pid: {found.pid}\n" in text
+                finally:
+                    found.kill()
+            await report.until(lambda: about(report, evil)[-1].level == OK)
+
+    asyncio.run(scenario())
+
+
+BOMB = """
+import os
+for _ in range(500):
+    if os.fork() == 0:
+        os._exit(0)
+for _ in range(500):
+    os.wait()
+"""
+
+
+def test_a_bomb_of_500_children_is_one_finding(paths, tmp_path):
+    evil = program(tmp_path, "evil")
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            await run(evil, "-I", "-S", "-c", BOMB)
+            await run("/bin/true")
+            await report.until(lambda: about(report, evil))
+            await asyncio.sleep(0.2)
+            assert len(about(report, evil)) == 1
+
+    asyncio.run(scenario())
+
+
+@connected
+def test_many_different_programs_at_once_share_a_summary(paths, tmp_path):
+    for number in range(30):
+        shutil.copy("/bin/true", tmp_path / f"evil{number}")
+
+    async def scenario():
+        async with watched(paths, check(tmp_path, PROCESS_MAX_ALERTS="20")) as report:
+            for number in range(30):
+                await run(tmp_path / f"evil{number}")
+            await report.until(lambda: "Many unexpected processes" in report.open)
+            assert len(report.alerts) == 21
+            assert "more findings at once" in report.last("Many unexpected processes").details.description
+
+    asyncio.run(scenario())
+
+
+@contextmanager
+def own_mounts():
+    """This thread has a mount namespace of its own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(CLONE_NEWNS) == 0
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    yield
+
+
+def in_own_mounts(scenario):
+    failure = []
+
+    def work():
+        try:
+            with own_mounts():
+                asyncio.run(scenario())
+        except BaseException as error:  # noqa: BLE001 - raised again in the test's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+
+
+def test_a_process_whose_folder_in_proc_is_covered(paths, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            with subprocess.Popen(["sleep", "600"]) as found:
+                try:
+                    cover = f"/proc/{found.pid}"
+                    subprocess.run(["mount", "--bind", tmp_path / "empty", cover], check=True)
+                    await report.until(lambda: f"Hidden process {found.pid}" in report.open)
+                    text = report.last(f"Hidden process {found.pid}").details.description
+                    assert f"a mount covers {cover}" in text
+                    subprocess.run(["umount", cover], check=True)
+                    await report.until(lambda: f"Hidden process {found.pid}" not in report.open)
+                finally:
+                    found.kill()
+
+    in_own_mounts(scenario)
+
+
+def test_a_file_under_the_name_of_another(paths, tmp_path):
+    """In a mount namespace of its own an attacker puts a program over one that is listed."""
+    evil = program(tmp_path, "evil")
+    script = (
+        f"mount --make-rprivate / && mount --bind {evil} /usr/bin/tac && exec /usr/bin/tac -I -S -c '{SLEEP}'"
+    )
+
+    async def scenario():
+        one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/**, /** *")
+        async with watched(paths, one) as report:
+            with subprocess.Popen(
+                ["unshare", "-m", "sh", "-c", script.replace("'", '"')], stdout=subprocess.PIPE
+            ) as found:
+                try:
+                    await report.until(lambda: about(report, "elsewhere:/usr/bin/tac"))
+                finally:
+                    found.kill()
+
+    asyncio.run(scenario())
+
+
+class Filtered(Procfs):
+    """A listing from which a rootkit has taken a process."""
+
+    hidden = 0
+
+    def pids(self):
+        return [pid for pid in super().pids() if pid != self.hidden]
+
+
+@pytest.mark.parametrize("source", ["connector", "cgroup", "signal 0"])
+def test_a_process_that_the_listing_does_not_show(paths, tmp_path, monkeypatch, source):
+    from mender_monitor_py.host import hidden
+
+    if source != "cgroup":
+        monkeypatch.setattr(hidden, "cgroup_processes", lambda mounts: [])
+    if source != "signal 0":
+        monkeypatch.setattr(hidden.HiddenProcesses, "_sweep", lambda self: iter(()))
+
+    async def scenario():
+        one, procfs = check(tmp_path), Filtered()
+        one.interval = 1
+        async with watched(paths, one, procfs) as report:
+            with subprocess.Popen(["sleep", "600"]) as found:
+                try:
+                    procfs.hidden = found.pid
+                    await report.until(lambda: f"Hidden process {found.pid}" in report.open)
+                    text = report.last(f"Hidden process {found.pid}").details.description
+                    assert "command line: sleep 600" in text
+                finally:
+                    found.kill()
+            await report.until(lambda: f"Hidden process {found.pid}" not in report.open)
+
+    if source == "connector" and not _has_connector():
+        pytest.skip("no process connector here")
+    asyncio.run(scenario())
+
+
+FILTER = r"""
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+struct dirent *readdir(DIR *folder) {
+    struct dirent *(*real)(DIR *) = dlsym(RTLD_NEXT, "readdir");
+    struct dirent *entry;
+    while ((entry = real(folder)) && getenv("HIDE") && strcmp(entry->d_name, getenv("HIDE")) == 0) {}
+    return entry;
+}
+struct dirent64 *readdir64(DIR *folder) { return (struct dirent64 *)readdir(folder); }
+"""
+
+
+@pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("ps")), reason="needs gcc and ps")
+def test_a_preloaded_library_that_hides_from_ps_does_not_hide_from_us(paths, tmp_path):
+    (tmp_path / "filter.c").write_text(FILTER)
+    library = tmp_path / "filter.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "filter.c"], check=True)
+    evil = program(tmp_path, "evil")
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            with running(evil, SLEEP) as found:
+                environment = os.environ | {"LD_PRELOAD": str(library), "HIDE": str(found.pid)}
+                listing = subprocess.run(
+                    ["ps", "-e"], env=environment, capture_output=True, text=True, check=True
+                )
+                assert str(found.pid) not in [line.split()[0] for line in listing.stdout.splitlines()]
+                await report.until(lambda: about(report, evil))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fanotify", [True, False])
+def test_without_the_connector(paths, tmp_path, monkeypatch, fanotify):
+    """In a container: fanotify alone sees every program; without it a look at /proc each two seconds does."""
+
+    async def refused():
+        raise UnknownError("no process connector here")
+
+    monkeypatch.setattr(processevents.ProcConnector, "open", refused)
+    if not fanotify:
+
+        def denied(self):
+            raise UnknownError("not permitted")
+
+        monkeypatch.setattr(ExecOpens, "__init__", denied)
+    evil = program(tmp_path, "evil")
+    monkeypatch.setattr(process, "POLLED_S", 0.5)
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            await report.until(lambda: report.notes.get("events"))
+            assert "no process connector here" in report.notes["events"]
+            with running(evil, SLEEP):
+                await report.until(lambda: about(report, evil))
+            if fanotify:
+                shutil.copy("/bin/true", tmp_path / "short")
+                await run(tmp_path / "short")
+                await report.until(lambda: about(report, tmp_path / "short"))
+
+    asyncio.run(scenario())
+
+
+def test_who_may_not_look_does_not_know(paths, tmp_path):
+    class Others(Procfs):
+        def pids(self):
+            return [os.getpid()]
+
+    async def scenario():
+        async with watched(paths, check(tmp_path), Others()) as report:
+            assert "hidepid" in report.reason
+
+    asyncio.run(scenario())
+
+
+def test_without_a_list_it_is_unknown(paths, tmp_path):
+    async def scenario():
+        async with watched(paths, check(tmp_path, PROCESS_ALLOW="")) as report:
+            assert report.reason == "no baseline: run monitorctl baseline learn process all"
+
+    asyncio.run(scenario())
+
+
+def test_what_is_learned_is_expected(paths, tmp_path):
+    evil = program(tmp_path, "evil")
+
+    async def scenario():
+        with running(evil, SLEEP):
+            rows = [image.row for image in await check(tmp_path).survey(Host(paths, Clock()))]
+            assert evil in rows
+
+    asyncio.run(scenario())
