@@ -21,13 +21,13 @@ PATIENCE = 30
 def run(command: str, work: Callable[[CommandStream], Awaitable[None]]) -> None:
     async def main() -> None:
         runner = Runner(Path("/nonexistent/runner.sock"))
-        with runner.held():
-            stream = CommandStream(runner, command)
-            try:
+        stream = CommandStream(runner, command)
+        try:
+            with runner.held():
                 await asyncio.wait_for(work(stream), PATIENCE)
-            finally:
-                stream.close()
-        await runner.aclose()
+        finally:
+            stream.close()
+            await runner.aclose()
 
     asyncio.run(main())
 
@@ -146,7 +146,8 @@ def test_context() -> None:
         assert second.after(begin + 5, 30) == [b"4"]
         assert second.before(begin, 0) == second.after(begin + 5, 0) == []
 
-    run("printf '1\\n2\\n'; sleep 0.2; printf '3\\nmatch\\n4\\n5'; sleep 60", work)
+    # one write each: bash's own printf makes one a line
+    run("env printf '1\\n2\\n'; sleep 0.2; env printf '3\\nmatch\\n4\\n5'; sleep 60", work)
 
 
 def test_stderr_is_logged_in_bounds(caplog: pytest.LogCaptureFixture) -> None:
