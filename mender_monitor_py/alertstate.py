@@ -35,7 +35,7 @@ class State:
     What is known of a finding.
 
     *last* is the newest observation, its lines removed; *changes* the moments of the newest changes;
-    *told* the level that the server was told; *repeats* how often a bad thing was seen again.
+    *told* and *told_flapping* what the server was told; *repeats* how often a bad thing was seen again.
     """
 
     last: Observation | None = None
@@ -44,6 +44,7 @@ class State:
     changes: tuple[float, ...] = ()
     flapping: bool = False
     told: str = OK
+    told_flapping: bool = False
     repeats: int = 0
 
     @property
@@ -53,14 +54,20 @@ class State:
     @property
     def idle(self) -> bool:
         """Good, told so, and with no change left to remember: nothing needs to be kept."""
-        return not (self.bad or self.flapping or self.changes) and self.told == OK
+        return not (self.bad or self.told_flapping or self.changes) and self.told == OK
 
 
-def observe(state: State, seen: Observation, now: float, limits: Limits) -> tuple[State, tuple[Alert, ...]]:
-    """The state after *seen*, and the alerts to send, in order."""
+def observe(
+    state: State, seen: Observation, now: float, limits: Limits, *, silent: bool = False
+) -> tuple[State, tuple[Alert, ...]]:
+    """
+    The state after *seen*, and the alerts to send, in order.
+
+    While the finding is *silent* nothing is sent of what is new; :func:`tell` catches up.
+    """
     if _is_another(state.last, seen):
         closed = close(state, "The check was changed; what it watched before is not watched any more")
-        after, alerts = observe(State(), seen, now, limits)
+        after, alerts = observe(State(), seen, now, limits, silent=silent)
         return after, (*closed, *alerts)
     changed = seen.bad != state.bad
     changes = _recent(state.changes, now, limits)
@@ -72,32 +79,52 @@ def observe(state: State, seen: Observation, now: float, limits: Limits) -> tupl
         since=now if changed or state.last is None else state.since,
         seen_at=now,
         changes=changes,
+        flapping=len(changes) >= limits.flap_count,
         repeats=state.repeats + 1 if seen.bad and not changed else 0,
     )
-    if len(changes) >= limits.flap_count:
-        if state.flapping:
-            return after, ()
-        return replace(after, flapping=True), (_flapping_alert(seen, _bad_level(seen, state)),)
-    if state.flapping:
-        return _settle(after, seen.alert())
-    if seen.level != state.told:
-        return replace(after, told=seen.level), (seen.alert(),)
-    return after, ()
+    return (after, ()) if silent else tell(after, seen.alert())
 
 
-def tick(state: State, now: float, limits: Limits) -> tuple[State, tuple[Alert, ...]]:
+def tick(
+    state: State, now: float, limits: Limits, *, silent: bool = False
+) -> tuple[State, tuple[Alert, ...]]:
     """The state when *now* has come without an observation: events expire, flapping ends."""
     last = state.last
     if last is None:
         return state, ()
     expires_at = _expires_at(state, limits)
     if expires_at is not None and now >= expires_at:
-        return observe(state, _cleared(last, state.repeats), now, limits)
+        return observe(state, _cleared(last, state.repeats), now, limits, silent=silent)
     changes = _recent(state.changes, now, limits)
-    after = replace(state, changes=changes)
-    if state.flapping and len(changes) < limits.flap_count:
-        return _settle(after, last.alert())
-    return after, ()
+    flapping = state.flapping and len(changes) >= limits.flap_count
+    after = replace(state, changes=changes, flapping=flapping)
+    return (after, ()) if silent else tell(after, last.alert())
+
+
+def tell(state: State, current: Alert) -> tuple[State, tuple[Alert, ...]]:
+    """
+    The alerts that make the server know what is the case, which is *current* or flapping.
+
+    While something flaps nothing else is told of it; when that ends, its alert is cleared and the state told.
+    """
+    assert state.last is not None
+    if state.flapping:
+        if state.told_flapping:
+            return state, ()
+        level = next((level for level in (current.level, state.told) if level != OK), CRITICAL)
+        return replace(state, told_flapping=True), (_flapping_alert(state.last, level),)
+    if state.told_flapping:
+        steady = Details(f"{state.last.subject.name} is steady again")
+        calm = replace(_flapping_alert(state.last, OK), details=steady)
+        return replace(state, told_flapping=False, told=current.level), (calm, current)
+    if current.level != state.told:
+        return replace(state, told=current.level), (current,)
+    return state, ()
+
+
+def catch_up(state: State) -> tuple[State, tuple[Alert, ...]]:
+    """What was not told while the finding was silent."""
+    return (state, ()) if state.last is None else tell(state, state.last.alert())
 
 
 def next_due(state: State, limits: Limits) -> float | None:
@@ -118,7 +145,7 @@ def close(state: State, reason: str) -> tuple[Alert, ...]:
         return ()
     details = Details(reason)
     alerts = []
-    if state.flapping:
+    if state.told_flapping:
         alerts.append(replace(_flapping_alert(last, OK), details=details))
     if state.told != OK:
         alerts.append(replace(_cleared(last, 0).alert(), details=details))
@@ -191,23 +218,10 @@ def _expires_at(state: State, limits: Limits) -> float | None:
     return state.seen_at + limits.expires_after
 
 
-def _bad_level(seen: Observation, state: State) -> str:
-    candidates = (seen.level, state.last.level if state.last is not None else OK, state.told)
-    return next((level for level in candidates if level != OK), CRITICAL)
-
-
 def _flapping_alert(seen: Observation, level: str) -> Alert:
     name = seen.flapping_name or f"{seen.name} going up and down"
     subject = Subject(seen.subject.name, seen.subject.type, FLAPPING_STATUS)
     return Alert(name, level, subject, Details(f"{seen.subject.name} keeps changing its state"))
-
-
-def _settle(state: State, current: Alert) -> tuple[State, tuple[Alert, ...]]:
-    """Flapping ended: clear its alert, then tell what is the case now."""
-    assert state.last is not None
-    steady = Details(f"{state.last.subject.name} is steady again")
-    calm = replace(_flapping_alert(state.last, OK), details=steady)
-    return replace(state, flapping=False, told=current.level), (calm, current)
 
 
 def _cleared(last: Observation, repeats: int) -> Observation:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mender_monitor_py import __version__, logsetup, statusfile
+from mender_monitor_py import __version__, logsetup, silence, statusfile
 from mender_monitor_py.alertstate import Limits
 from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
@@ -90,6 +90,7 @@ class Daemon:
         )
         self._supervisor = Supervisor(self._catalog, self._recorder, self._host, self._status_soon)
         self._recorder.load()
+        self._read_silences()
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         loop.add_signal_handler(signal.SIGUSR1, self._sender.send_now)
         clock_step = ClockStep(self._clock_was_set)
@@ -190,6 +191,17 @@ class Daemon:
     def _outbox_changed(self, event: inotify.Event) -> None:
         if event.name == f"{self._paths.outbox.name}-wal":
             self._sender.wake()
+            self._soon(self._read_silences, GATHER_S)
+
+    def _read_silences(self) -> None:
+        now = self._clock.now()
+        try:
+            silences = silence.active(self._outbox, now)
+        except MonitorError as error:
+            log.error("%s", error)
+            return
+        until = {check: now.boottime + one.left for check, one in silences.items()}
+        self._recorder.set_silences(until)
 
     def _clock_was_set(self) -> None:
         log.info("the wall clock was set")

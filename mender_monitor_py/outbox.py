@@ -231,8 +231,12 @@ class Outbox:
         """A value of the program's own; empty when there is none."""
         return self._database.read(lambda connection: rows.meta(connection, key))
 
+    def metas(self, prefix: str) -> dict[str, str]:
+        """The values whose keys begin with *prefix*."""
+        return self._database.read(lambda connection: rows.metas(connection, prefix))
+
     def set_meta(self, key: str, value: str) -> None:
-        """Keep *value*."""
+        """Keep *value*; an empty one deletes."""
         self._database.write(lambda connection: rows.set_meta(connection, key, value))
 
     def settle(self, now: Stamp) -> None:

@@ -110,9 +110,18 @@ def meta(connection: sqlite3.Connection, key: str) -> str:
     return str(row[0]) if row is not None else ""
 
 
+def metas(connection: sqlite3.Connection, prefix: str) -> dict[str, str]:
+    """The values whose keys begin with *prefix*."""
+    query = "SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?"
+    return dict(connection.execute(query, (len(prefix), prefix)))
+
+
 def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep *value*."""
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+    """Keep *value*; an empty one deletes."""
+    if value:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+    else:
+        connection.execute("DELETE FROM meta WHERE key = ?", (key,))
 
 
 def losses(connection: sqlite3.Connection) -> Losses:

@@ -78,6 +78,7 @@ class Recorder:
         self._changes = Changes()
         self._lazy_states: set[tuple[CheckId, str]] = set()
         self._lazy_memories: set[CheckId] = set()
+        self._silent_until: dict[CheckId, float] = {}
         self._alarm = Alarm(self._tick)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="outbox")
         self._committing: asyncio.Task[None] | None = None
@@ -104,6 +105,19 @@ class Recorder:
     def set_limits(self, limits: Limits) -> None:
         """Other settings: they count for the checks that are started from now on."""
         self._defaults = limits
+
+    def set_silences(self, until: Mapping[CheckId, float]) -> None:
+        """These checks are silent until then (CLOCK_BOOTTIME); another one tells what it has not told."""
+        over = set(self._silent_until) - set(until)
+        self._silent_until = dict(until)
+        for check in over:
+            self._catch_up(check)
+        self._schedule()
+        self._changed()
+
+    def silent(self, check: CheckId) -> bool:
+        """Whether nothing is told of *check* for now."""
+        return self._silent_until.get(check, 0.0) > self._clock.boottime()
 
     def start(self, check: CheckId, expires_after: float | None) -> CheckReport:
         """A check runs from now on: its events expire after *expires_after* seconds."""
@@ -188,12 +202,15 @@ class Recorder:
             return
         if before is None and not self._has_room(check, record, now.boottime):
             return
-        after, alerts = alertstate.observe(before or State(), seen, now.boottime, record.limits)
+        silent = self.silent(check)
+        after, alerts = alertstate.observe(
+            before or State(), seen, now.boottime, record.limits, silent=silent
+        )
         self._keep(check, record, seen.key, after)
         if alerts:
             self._queue(alerts, now)
             self._save(check, record, seen.key)
-        if alerts or record.unknown or not record.seen:
+        if alerts or silent or record.unknown or not record.seen:
             record.unknown, record.seen = "", True
             self._changed()
         self._schedule()
@@ -202,9 +219,13 @@ class Recorder:
         if self._closing or not record.running:
             return
         now = self._clock.now()
-        self._queue((seen.alert(),), now)
+        silent = self.silent(check)
+        before = record.states.get(seen.key, State())
+        if not silent:
+            self._queue((seen.alert(),), now)
         if seen.key in record.states or self._has_room(check, record, now.boottime):
-            state = State(seen.without_lines(), now.boottime, now.boottime, told=seen.level)
+            told = before.told if silent else seen.level
+            state = State(seen.without_lines(), now.boottime, now.boottime, told=told)
             self._keep(check, record, seen.key, state)
             self._save(check, record, seen.key)
         self._changed()
@@ -293,31 +314,49 @@ class Recorder:
             self._commit_soon()
 
     def _tick(self) -> None:
-        """Something expires, or flapping ends."""
+        """Something expires, or flapping or a silence ends."""
         now = self._clock.now()
+        for check in [check for check, until in self._silent_until.items() if until <= now.boottime]:
+            del self._silent_until[check]
+            self._catch_up(check)
         for check, record in self._records.items():
             if not record.running or self._closing:
                 continue
+            silent = self.silent(check)
             for key, state in list(record.states.items()):
                 due = alertstate.next_due(state, record.limits)
-                if due is None or due > now.boottime:
-                    continue
-                after, alerts = alertstate.tick(state, now.boottime, record.limits)
-                self._keep(check, record, key, after)
-                if alerts:
-                    self._queue(alerts, now)
-                    self._save(check, record, key)
-                    self._changed()
+                if due is not None and due <= now.boottime:
+                    step = alertstate.tick(state, now.boottime, record.limits, silent=silent)
+                    self._step(check, record, key, *step)
         self._schedule()
 
+    def _catch_up(self, check: CheckId) -> None:
+        """Tell what *check* has not told while it was silent."""
+        record = self._records.get(check)
+        if record is None or self._closing:
+            return
+        for key, state in list(record.states.items()):
+            self._step(check, record, key, *alertstate.catch_up(state))
+        self._changed()
+
+    def _step(
+        self, check: CheckId, record: Record, key: str, state: State, alerts: tuple[Alert, ...]
+    ) -> None:
+        self._keep(check, record, key, state)
+        if alerts:
+            self._queue(alerts, self._clock.now())
+            self._save(check, record, key)
+        self._changed()
+
     def _schedule(self) -> None:
-        due = (
+        due = [
             alertstate.next_due(state, record.limits)
             for record in self._records.values()
             if record.running
             for state in record.states.values()
-        )
-        self._alarm.set(min((moment for moment in due if moment is not None), default=None))
+        ]
+        moments = [*self._silent_until.values(), *(moment for moment in due if moment is not None)]
+        self._alarm.set(min(moments, default=None))
 
     def _commit_soon(self) -> asyncio.Future[None]:
         """Commit what waits; the future is done when it is stored, or has OutboxError."""

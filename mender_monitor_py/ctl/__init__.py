@@ -16,7 +16,7 @@ from mender_monitor_py.errors import MonitorError
 
 PROGRAM = "mender-monitorctl"
 TITLE = f"Mender Monitoring control utility v{__version__}"
-COMMANDS = ("create", "enable", "disable", "delete", "list", "status", "queue", "lint", "help")
+COMMANDS = ("create", "enable", "disable", "delete", "list", "status", "silence", "queue", "lint", "help")
 
 
 class Commands(click.Group):

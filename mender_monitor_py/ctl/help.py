@@ -18,6 +18,7 @@ _OTHERS = (
     ("delete SUBSYSTEM NAME", "disable a check, and delete it"),
     ("list [--all]", "the enabled checks; with --all the others too"),
     ("status [--json]", "what each check has found, and what waits to be sent"),
+    ("silence SUBSYSTEM NAME DURATION|off", "send nothing of a check for a while; --reason TEXT"),
     ("queue list|show|flush|drop", "the alerts that wait to be sent"),
     ("lint [SUBSYSTEM NAME]", "what is wrong, or doubtful, in the files of the checks and settings"),
     ("help [SUBSYSTEM]", "this, or the variables of a subsystem's checks"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from mender_monitor_py import silence
 from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl import daemon
@@ -17,6 +19,7 @@ from mender_monitor_py.model import CheckId
 from mender_monitor_py.outbox import Limits, Outbox
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.records import happened
+from mender_monitor_py.silence import Silence
 
 _NOT_WATCHED, _DISABLED, _STARTING = "not watched", "disabled", "starting"
 
@@ -34,6 +37,8 @@ def _collect(paths: Paths) -> dict[str, Any]:
     number = daemon.pid(paths)
     told = daemon.status(paths, number)
     about = told.get("daemon", {})
+    clock = Clock()
+    outbox = Outbox(paths.outbox, Limits.of(settings), clock)
     return {
         "daemon": {
             "running": number is not None,
@@ -41,14 +46,21 @@ def _collect(paths: Paths) -> dict[str, Any]:
             "version": about.get("version", ""),
             "started": about.get("started"),
         },
-        "checks": _checks(Catalog(paths, settings), number is not None, told.get("checks", [])),
-        "outbox": _outbox(paths, Limits.of(settings)),
+        "checks": _checks(
+            Catalog(paths, settings),
+            number is not None,
+            told.get("checks", []),
+            _silences(outbox, paths, clock),
+        ),
+        "outbox": _outbox(outbox, paths, clock),
         "sender": told.get("sender", {}),
         "warnings": told.get("warnings", warnings),
     }
 
 
-def _checks(catalog: Catalog, running: bool, told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _checks(
+    catalog: Catalog, running: bool, told: list[dict[str, Any]], silences: Mapping[CheckId, Silence]
+) -> list[dict[str, Any]]:
     """Every check there is; one of which the daemon has not told yet is starting."""
     states = {CheckId(one["subsystem"], one["name"]): one for one in told}
     enabled = set(catalog.enabled())
@@ -58,14 +70,26 @@ def _checks(catalog: Catalog, running: bool, told: list[dict[str, Any]]) -> list
         other = _DISABLED if check not in enabled else _STARTING if running else _NOT_WATCHED
         nothing: dict[str, Any] = {"state": other, "since": None, "error": "", "findings": []}
         names = {"subsystem": check.subsystem, "name": check.name, "enabled": check in enabled}
-        found.append(names | (nothing if state is None else {key: state[key] for key in nothing}))
+        quiet = silences.get(check)
+        silenced = None if quiet is None else {"seconds": quiet.left, "reason": quiet.reason}
+        found.append(
+            names
+            | (nothing if state is None else {key: state[key] for key in nothing})
+            | {"silenced": silenced}
+        )
     return found
 
 
-def _outbox(paths: Paths, limits: Limits) -> dict[str, Any]:
-    clock = Clock()
+def _silences(outbox: Outbox, paths: Paths, clock: Clock) -> Mapping[CheckId, Silence]:
     try:
-        counts = Outbox(paths.outbox, limits, clock).counts() if paths.outbox.exists() else None
+        return silence.active(outbox, clock.now()) if paths.outbox.exists() else {}
+    except (OutboxError, OSError):
+        return {}  # that it cannot be read is told with the outbox
+
+
+def _outbox(outbox: Outbox, paths: Paths, clock: Clock) -> dict[str, Any]:
+    try:
+        counts = outbox.counts() if paths.outbox.exists() else None
     except (OutboxError, OSError) as error:
         return {"error": str(error)}
     if counts is None:
@@ -91,6 +115,9 @@ def _text(found: dict[str, Any]) -> str:
     for check in found["checks"]:
         name = f"{check['subsystem']} {check['name']}"
         rows.append((check["state"], moment(check["since"]), name, check["error"]))
+        if check["silenced"] is not None:
+            minutes = max(round(check["silenced"]["seconds"] / 60), 1)
+            rows.append(("", "", "", f"silent for {minutes} more minutes: {check['silenced']['reason']}"))
         rows += [
             ("", moment(one["since"]), "", f"{one['level']}: {one['name']}") for one in check["findings"]
         ]

@@ -573,3 +573,34 @@ def test_enable_is_cheap(device):
     assert "click" in loaded
     for module in ("asyncio", "sqlite3", "json", "httpx", "jeepney", "subprocess", "logging"):
         assert module not in loaded
+
+
+def test_a_check_is_silenced_for_a_time_and_the_status_says_so(device):
+    """
+    A silence has an end and a reason, both are shown, and it can be ended before.
+    """
+    assert device.ctl("create", "service", "cron", "systemd").status == 0
+    assert device.ctl("silence", "service", "cron", "2h", "--reason", "new database").out == ""
+    shown = json.loads(device.ctl("status", "--json").out)["checks"][0]["silenced"]
+    assert shown["reason"] == "new database" and 7000 < shown["seconds"] <= 7200
+    assert "silent for 120 more minutes: new database" in device.ctl("status").out
+    assert device.ctl("silence", "service", "cron", "off").status == 0
+    assert json.loads(device.ctl("status", "--json").out)["checks"][0]["silenced"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("service", "ssh", "1h"), "service ssh does not exist"),
+        (("service", "cron", "0"), "a silence has an end"),
+        (("service", "cron", "31d"), "30d at most"),
+        (("service", "cron", "soon"), "soon"),
+    ],
+)
+def test_a_silence_that_cannot_be(device, words, message):
+    """
+    No check, no end, or no duration: an error that says so.
+    """
+    device.ctl("create", "service", "cron", "systemd")
+    result = device.ctl("silence", *words)
+    assert result.status != 0 and message in result.err and result.out == ""

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mender_monitor_py import __version__
-from mender_monitor_py.model import CRITICAL, OK
+from mender_monitor_py import __version__, silence
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.model import CRITICAL, OK, CheckId
 from tests.fakes.fake_systemd import FakeSystemd
 from tests.fakes.monitor import PROJECT, Monitor
 
@@ -169,6 +170,32 @@ def test_reload_reads_the_settings_again(paths, private_bus):
         await monitor.until_state("service cron", OK)
         await systemd.change("cron.service", "inactive", "dead")
         await monitor.until_alerts(("WARNING", NOT_RUNNING))
+
+    watch(paths, private_bus, story)
+
+
+def test_a_silent_check_tells_later_what_is_still_so(paths, private_bus):
+    """
+    During maintenance nothing is sent; what is as before afterwards never is, what is not is told then.
+    """
+
+    async def story(monitor: Monitor, systemd: FakeSystemd) -> None:
+        silence.begin(monitor.outbox, CheckId("service", "cron"), 3600, "disk", Clock().now())
+        systemd.add("ssh.service")
+        monitor.enable("service", "ssh", SERVICE_NAME="ssh")
+        await monitor.until_state("service ssh", OK)
+        for state in ("inactive", "active", "inactive"):
+            await systemd.change("cron.service", state)
+            await monitor.until_state("service cron", OK if state == "active" else CRITICAL)
+        assert monitor.alerts() == []
+        silence.end(monitor.outbox, CheckId("service", "cron"))
+        await monitor.until_alerts((CRITICAL, NOT_RUNNING))
+        silence.begin(monitor.outbox, CheckId("service", "cron"), 2, "disk", Clock().now())
+        await systemd.change("ssh.service", "inactive")
+        await monitor.until(lambda: len(monitor.alerts()) == 2)
+        await systemd.change("cron.service", "active")
+        await monitor.until(lambda: len(monitor.alerts()) == 3)
+        assert monitor.alerts()[-1] == (OK, NOT_RUNNING)
 
     watch(paths, private_bus, story)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mender_monitor_py.alertstate import (
     Limits,
     State,
+    catch_up,
     close,
     decode,
     encode,
@@ -206,23 +207,60 @@ def test_a_reboot_moves_the_times_by_what_the_wall_clock_says():
     assert rebase(state, STAMP, replace(STAMP, boottime=500.0)) is state
 
 
+def test_what_is_silent_is_told_later_if_it_is_still_so():
+    """
+    Nothing is told while a check is silent; afterwards what is the case then, and nothing if it is as before.
+    """
+    state, alerts = observe(State(), BAD, 1, LIMITS, silent=True)
+    assert alerts == () and state.bad
+    assert titles(list(catch_up(state)[1])) == [(CRITICAL, BAD.name)]
+    state, alerts = observe(state, GOOD, 2, LIMITS, silent=True)
+    assert alerts == ()
+    assert catch_up(state) == (state, ())
+    assert catch_up(State()) == (State(), ())
+
+
+def test_flapping_goes_on_in_silence():
+    """
+    Flapping that ends in silence is cleared afterwards; flapping that begins in it is told if it goes on.
+    """
+    state, _ = play([(i, GOOD if i % 2 else BAD) for i in range(8)])
+    state, alerts = tick(state, 100, LIMITS, silent=True)
+    assert alerts == ()
+    assert titles(list(catch_up(state)[1])) == [(OK, BAD.flapping_name), (OK, BAD.name)]
+    state = State()
+    for i in range(8):
+        state, alerts = observe(state, GOOD if i % 2 else BAD, i, LIMITS, silent=True)
+        assert alerts == ()
+    assert titles(list(catch_up(state)[1])) == [(CRITICAL, BAD.flapping_name)]
+
+
 @given(
     st.lists(
-        st.tuples(st.floats(0, 40, allow_nan=False), st.sampled_from([BAD, GOOD, None, MATCH])), max_size=60
+        st.tuples(
+            st.floats(0, 40, allow_nan=False), st.sampled_from([BAD, GOOD, None, MATCH]), st.booleans()
+        ),
+        max_size=60,
     ),
     st.integers(2, 9),
 )
 def test_whatever_happens_the_server_ends_up_knowing_the_truth(steps, count):
     """
-    Whatever is observed and whenever, once all is quiet the newest alert of each name tells the state, no
-    flapping alert stays open, and no two alerts in a row of one name have the same level.
+    Whatever is observed, silenced and when, once all is quiet the newest alert of each name tells the state,
+    no flapping alert stays open, and no two flapping alerts in a row have the same level.
     """
     limits = Limits(flap_window=60, flap_count=count, expires_after=30)
-    now, seen = 0.0, []
-    for wait, observation in steps:
+    now, state = 0.0, State()
+    alerts: list[Alert] = []
+    for wait, seen, silent in steps:
         now += wait
-        seen.append((now, observation))
-    state, alerts = play(seen, limits)
+        if seen is None:
+            state, more = tick(state, now, limits, silent=silent)
+        else:
+            state, more = observe(state, seen, now, limits, silent=silent)
+        alerts += more
+    state, more = catch_up(state)
+    alerts += more
     while (due := next_due(state, limits)) is not None:
         assert due <= now + 120
         state, more = tick(state, max(due, now), limits)
