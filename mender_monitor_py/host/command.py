@@ -7,13 +7,17 @@ The runner runs them, outside the watcher; it ends them when the watcher ends, h
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.clock import FLOOR
 from mender_monitor_py.host.runner import Process, Runner
+from mender_monitor_py.journalcommand import follows_the_journal, since
 from mender_monitor_py.loglines import LINE, shown, too_long
 
 log = logging.getLogger(__name__)
@@ -52,11 +56,13 @@ class Output:
 class CommandStream:
     """The lines of a command's stdout. While nobody asks for more nothing is read, and the command waits."""
 
-    memory = ""
-
-    def __init__(self, runner: Runner, command: str) -> None:
+    def __init__(self, runner: Runner, command: str, memory: str = "") -> None:
+        """*memory* is what :attr:`memory` was in an earlier run of the daemon."""
         self._runner = runner
         self._command = command
+        self._is_journal = follows_the_journal(command)
+        self._read_at = _moment(memory, command) if self._is_journal else 0.0
+        self._repeated: frozenset[bytes] = frozenset()
         self._process: Process | None = None
         self._stdout = -1
         self._stderr: _Errors | None = None
@@ -67,6 +73,11 @@ class CommandStream:
         self._skipping = False
         self._told = ""
         self.problem = ""  # why there is no output; empty when there may be some
+
+    @property
+    def memory(self) -> str:
+        """When the journal was read last; another command has nothing to go on from."""
+        return json.dumps({"command": self._command, "read": self._read_at}) if self._is_journal else ""
 
     async def next(self) -> Output | None:
         """The next lines, once there are some. None: :attr:`problem` has changed."""
@@ -86,6 +97,7 @@ class CommandStream:
             data = await self._read()
             if data:
                 self.problem = ""
+                self._read_at = time.time()
                 self._unread += data
             else:
                 await self._ended()
@@ -108,6 +120,8 @@ class CommandStream:
             end = self._unread.find(b"\n") + 1
             self._unread = self._unread[end:] if end else b""
             self._skipping = not end
+        if self._repeated:
+            self._pass_over()
         data = self._unread
         end = data.rfind(b"\n") + 1
         whole = too_long(data, end)
@@ -121,15 +135,30 @@ class CommandStream:
         self._skipping = not end
         return Output(data[:LINE], self._earlier, cut=True)
 
+    def _pass_over(self) -> None:
+        """The journal is shown again from a moment before its last line on."""
+        while end := self._unread.find(b"\n") + 1:
+            if self._unread[:end] not in self._repeated:
+                self._repeated = frozenset()
+                return
+            self._unread = self._unread[end:]
+
+    def _command_line(self) -> str:
+        """The command, from where it was. A clock that was never set, or went back, tells no moment."""
+        if not (self._is_journal and FLOOR <= self._read_at <= time.time()):
+            return self._command
+        self._repeated = frozenset(self._earlier.splitlines(keepends=True))
+        return since(self._command, self._read_at)
+
     async def _start(self) -> None:
         await asyncio.sleep(self._wait)
         loop = asyncio.get_running_loop()
         self._started = loop.time()
         self._stdout, stdout = _pipe()
-        self._stderr = _Errors(self._command)
+        self._stderr = errors = _Errors(self._command)
         try:
             self._process = await self._runner.start(
-                [_shell(), "-c", self._command], stdout=stdout, stderr=self._stderr.writing
+                [_shell(), "-c", self._command_line()], stdout=stdout, stderr=errors.writing
             )
         except UnknownError as error:
             self.problem = str(error)
@@ -137,8 +166,7 @@ class CommandStream:
             self.close()
         finally:
             os.close(stdout)
-            if self._stderr is not None:
-                self._stderr.started()
+            errors.started()
 
     async def _read(self) -> bytes:
         """Some output. Empty: there will be no more."""
@@ -218,6 +246,15 @@ def _pipe() -> tuple[int, int]:
 def _shell() -> str:
     """bash, which runs the commands of the original add-on, or what there is in its place."""
     return "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
+
+
+def _moment(memory: str, command: str) -> float:
+    """When *command* was read last, by its memory. 0: not known, or of another command."""
+    try:
+        stored = json.loads(memory or "{}")
+        return float(stored["read"]) if stored.get("command") == command else 0.0
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return 0.0
 
 
 async def _readable(fd: int) -> None:

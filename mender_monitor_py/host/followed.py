@@ -299,21 +299,21 @@ class Followed:
         return self.copy_of(position)
 
     def _opened(self, path: Path, position: Position | None = None) -> tuple[LogFile, Cursor] | None:
-        """An old file, at *position* if it has what was before that, unless it is known."""
+        """An old file, at *position* if it has what was before that."""
         try:
             file = LogFile(path)
         except (OSError, UnknownError):  # it went, or is something else
             return None
         cursor = Cursor() if position is None else file.resume(position)
         known = next((other for other in self._watches if other.identity == file.identity), None)
-        if known is not None or cursor is None:
-            file.close()
-            return (
-                (known, cursor) if known in self._old and known is not None and cursor is not None else None
-            )
-        self._old[file] = self._loop.time()
-        self._watch(file)
-        return file, cursor
+        if known is None and cursor is not None:
+            self._old[file] = self._loop.time()
+            self._watch(file)
+            return file, cursor
+        file.close()
+        if known is None or known not in self._old or cursor is None:
+            return None
+        return known, cursor
 
     def _missed_since(self, before: LogFile) -> list[LogFile]:
         """Files that were current after *before* and were rotated away unseen, the oldest first."""

@@ -154,7 +154,7 @@ class LogCheck(Check):
         from mender_monitor_py.host.command import CommandStream
 
         stack.enter_context(host.runner.held())
-        return CommandStream(host.runner, self._source[1:])
+        return CommandStream(host.runner, self._source[1:], report.memory)
 
     async def _watch(self, log_lines: _Log, teller: _Teller) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -162,3 +163,33 @@ def test_stderr_is_logged_in_bounds(caplog: pytest.LogCaptureFixture) -> None:
     assert messages[0].endswith(r": bad \x1b[31m")
     assert len(messages) == 11
     assert messages[-1].endswith("left out for a minute")
+
+
+def test_the_journal_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its end journalctl is asked for what came since, and lines shown again are passed over."""
+    program = tmp_path / "journalctl"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/arguments\n'
+        f'[ -e {tmp_path}/second ] || {{ touch {tmp_path}/second; printf "a\\nb\\n"; exit 1; }}\n'
+        'printf "b\\nc\\n"; exec sleep 60\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    async def work(stream: CommandStream) -> None:
+        assert await lines(stream, 3) == [b"a", b"b", b"c"]
+        moment = json.loads(stream.memory)["read"]
+        first, second = (tmp_path / "arguments").read_text().splitlines()
+        assert first == "-f -u cron"
+        assert second.startswith("-f -u cron --since=@")
+        assert second.endswith(" --lines=all")
+        runner = Runner(Path("/nonexistent/runner.sock"))
+        for memory, known in (
+            (stream.memory, True),
+            ("damaged", False),
+            ('{"command": "x", "read": 1}', False),
+        ):
+            again = CommandStream(runner, "journalctl -f -u cron", memory)
+            assert json.loads(again.memory)["read"] == (moment if known else 0)
+
+    run("journalctl -f -u cron", work)
