@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 SUBSYSTEMS = ("service", "log", "dbus", "diskusage", "connectivity", "ports", "process")
 TEMPLATES = ("dockerevents",)
-# The original's own, whose scripts may still lie in monitor.d. For every other subsystem a user's own script of
-# that name wins over ours: a device that moves here keeps what it had.
+# The original's own, whose scripts may still lie in monitor.d. For every other subsystem a user's own script
+# of that name wins over ours: a device that moves here keeps what it had.
 CORE = ("service", "log", "dbus")
 
 
