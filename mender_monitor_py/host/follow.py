@@ -11,9 +11,10 @@ import asyncio
 import json
 from pathlib import Path
 
-from mender_monitor_py.host.followed import Followed, Stream
+from mender_monitor_py.host.followed import Followed
 from mender_monitor_py.host.inotify import Inotify
 from mender_monitor_py.host.logfile import Position
+from mender_monitor_py.host.stream import Stream
 
 _LOOK_S = 60.0
 

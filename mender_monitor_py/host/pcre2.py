@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 import time
 from functools import lru_cache
 
@@ -151,6 +152,8 @@ class Pcre2Pattern:
     def __init__(self, pattern: str) -> None:
         """Raises ValueError for a pattern that does not compile, OSError when there is no libpcre2."""
         self.gave_up = 0
+        # \G is the position that a call begins at
+        self._positions = sys.maxsize if r"\G" in pattern else _POSITIONS
         self._codes: list[int] = []
         self._library = _library()
         self._line = self._compiled(pattern, _AS_GREP | _USE_OFFSET_LIMIT)
@@ -235,11 +238,14 @@ class Pcre2Pattern:
         allowed = min(library.budget.left(), _LINE_SECONDS)
         code = _ERROR_MATCHLIMIT
         begin = time.thread_time()
-        for position in range(0, len(line) + 1, _POSITIONS):
+        for position in range(0, len(line) + 1, self._positions):
             if time.thread_time() - begin >= allowed:
                 code = _ERROR_MATCHLIMIT
                 break
-            library.set_offset_limit(library.thorough, position + _POSITIONS - 1)
+            limit = position + self._positions - 1
+            library.set_offset_limit(library.thorough, limit)
+            while position < min(limit, len(line)) and 0x80 <= line[position] < 0xC0:
+                position += 1  # within a character, which was tried with the positions before
             arguments = (self._line, line, len(line), position)
             code = library.match(*arguments, options, library.result, library.thorough)
             if code == _ERROR_JIT_STACKLIMIT:  # the heap has more room than the stack

@@ -89,7 +89,7 @@ class _Lines(Protocol):
 
 
 class _Log(Protocol):
-    """Where they come from: followed.Stream or command.CommandStream."""
+    """Where they come from: stream.Stream or command.CommandStream."""
 
     @property
     def problem(self) -> str: ...

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from mender_monitor_py.host import followed
 from mender_monitor_py.host.follow import Files
-from mender_monitor_py.host.followed import Stream
 from mender_monitor_py.host.inotify import Inotify
 from mender_monitor_py.host.logfile import Block
+from mender_monitor_py.host.stream import Stream
 from mender_monitor_py.loglines import LINE
 
 PATIENCE = 30

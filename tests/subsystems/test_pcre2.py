@@ -273,6 +273,16 @@ def test_a_catastrophic_pattern_gives_up() -> None:
     assert time.thread_time() - begin < 5
 
 
+@pytest.mark.parametrize("prefix", ["", "x"])
+def test_a_costly_line_is_judged_to_its_end(prefix: str) -> None:
+    """Its parts are tried one after the other, whatever characters lie where they meet."""
+    line = f"{prefix}{'a' * 18}!{'é' * 300}aaa".encode()
+    pattern = Pcre2Pattern(r"(a+)+$")
+    assert pattern.find(line) == (0, len(line))
+    assert pattern.gave_up == 0
+    assert Pcre2Pattern(r"\G(a+)+$").find(line) is None
+
+
 def test_an_attacker_cannot_take_the_processor() -> None:
     """Many costly lines, and a long one of many costly parts, end within bounds of CPU time."""
     pattern = Pcre2Pattern(r"(a+)+$")
