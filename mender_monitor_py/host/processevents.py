@@ -35,12 +35,18 @@ class Execution(NamedTuple):
     programs: tuple[tuple[Opened, ...], ...]
 
 
+class Birth(NamedTuple):
+    """A process was started by *parent*, and that by *grandparent*; 0 when that was not seen."""
+
+    parent: int
+    grandparent: int
+
+
 class Exit(NamedTuple):
-    """A process ended. *status* is as wait(2) has it; *parent* started it, 0 when that was not seen."""
+    """A process ended; *status* is as wait(2) has it."""
 
     pid: int
     status: int
-    parent: int
 
 
 class Listener(Protocol):
@@ -60,7 +66,7 @@ class ProcessEvents:
     """
     Tells its listeners. The interfaces are opened for the first one, and closed after the last.
 
-    *born* has the processes whose start was seen and whose end was not, with their parents. *limits* says
+    *born* has the processes whose start was seen and whose end was not. *limits* says
     what the kernel does not tell, and why. *lost* counts events that are known to be missing.
     """
 
@@ -71,7 +77,7 @@ class ProcessEvents:
         self._connector: ProcConnector | None = None
         self._opens: ExecOpens | None = None
         self._opening_of: dict[int, Opening] = {}
-        self.born: dict[int, int] = {}
+        self.born: dict[int, Birth] = {}
         self.limits: dict[str, str] = {}
 
     @property
@@ -236,10 +242,12 @@ class ProcessEvents:
         for event in events:
             if event.what == FORK:
                 if event.first == event.second:
-                    self.born[event.second] = event.pid
+                    parent = self.born.get(event.pid)
+                    self.born[event.second] = Birth(event.pid, parent.parent if parent else 0)
             elif event.what == EXIT and event.thread == event.pid:
                 self._opening_of.pop(event.pid, None)
-                found.append(Exit(event.pid, event.first, self.born.pop(event.pid, 0)))
+                self.born.pop(event.pid, None)
+                found.append(Exit(event.pid, event.first))
         return found
 
     def _connector_ended(self, error: OSError) -> None:

@@ -119,6 +119,10 @@ class Systemd:
         began = await self._manager("UserspaceTimestampMonotonic")
         return max(float(began) / 1e6 + _BOOT_S - time.monotonic(), 0.0)
 
+    async def main_pid(self, unit: Unit) -> int:
+        """The main process of *unit*, a service; 0: it has none. Raises UnknownError."""
+        return int(await self._property(_SYSTEMD, unit.path, interface(unit.name), "MainPID", _CALL_S))
+
     async def facts(self, unit: Unit) -> dict[str, Any]:
         """The properties that tell why *unit* does not run, as far as they can be had in a second."""
         found: dict[str, Any] = {}

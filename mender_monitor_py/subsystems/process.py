@@ -227,8 +227,8 @@ class _Watch:
         missing = execution.times - len(execution.programs)
         if missing > 0:
             self._unnamed += missing
-            parent = self._events.born.get(execution.pid, 0)
-            who = self._procfs.describe(parent) if parent else None
+            birth = self._events.born.get(execution.pid)
+            who = self._procfs.describe(birth.parent) if birth else None
             self._see(unnamed(self._unnamed, execution.pid, who, self._check.id.name, self._level))
 
     def _look_soon(self) -> None:

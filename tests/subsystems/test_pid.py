@@ -1,0 +1,315 @@
+"""A process is killed, replaced, daemonized and impersonated for real."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from mender_monitor_py.errors import DefinitionError, UnknownError
+from mender_monitor_py.host import processevents
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.fanotify import ExecOpens
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.model import CRITICAL, OK, CheckId
+from mender_monitor_py.pidwatch import Main
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems.base import Definition
+from mender_monitor_py.subsystems.pid import PidCheck
+from tests.fakes.fake_systemd import FakeSystemd
+from tests.fakes.judging import JudgingReport
+
+RESTARTED = "Process app restarted"
+NOT_RUNNING = "Process app is not running"
+
+
+@pytest.fixture
+def app(tmp_path):
+    path = tmp_path / "app"
+    shutil.copy("/bin/sleep", path)
+    return str(path)
+
+
+def check(**values: str) -> PidCheck:
+    return PidCheck(
+        Definition(CheckId("pid", "app"), {"PID_GRACE": "0", "PID_INTERVAL": "1", **values}), Settings()
+    )
+
+
+@contextmanager
+def started(path: str, *arguments: str):
+    process = subprocess.Popen([path, "600", *arguments])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def watched(paths, one: PidCheck, report: JudgingReport | None = None):
+    report, host = report or JudgingReport(expires_after=one.expires_after), Host(paths, Clock())
+    task = asyncio.get_running_loop().create_task(one.run(host, report))
+    try:
+        await report.until(lambda: report.reason != "starting")
+        yield report
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await host.aclose()
+
+
+def without_events(monkeypatch):
+    """As in a container that is permitted nothing."""
+
+    async def refused():
+        raise UnknownError("no process connector here")
+
+    def denied(self):
+        raise UnknownError("not permitted")
+
+    monkeypatch.setattr(processevents.ProcConnector, "open", refused)
+    monkeypatch.setattr(ExecOpens, "__init__", denied)
+
+
+@pytest.fixture(params=["events", "no events"])
+def sources(request, monkeypatch):
+    if request.param == "no events":
+        without_events(monkeypatch)
+    return request.param
+
+
+def test_a_restart_within_milliseconds(paths, app, sources):
+    async def scenario():
+        with started(app) as first:
+            async with watched(paths, check(PID_EXE=app)) as report:
+                assert report.alerts == []
+                first.terminate()
+                first.wait()
+                with started(app) as second:
+                    await report.until(lambda: RESTARTED in report.open)
+                    text = report.last(RESTARTED).details.description
+                    assert f"pid {first.pid} became pid {second.pid}\n" in text
+                    assert f"executable: {app}\n" in text
+                    if sources == "events" and os.geteuid() == 0:
+                        assert "it was ended by SIGTERM" in text
+                    await asyncio.sleep(0.2)
+                    assert [alert.level for alert in report.alerts] == [CRITICAL]
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_stays_away_and_comes_back(paths, app, sources):
+    async def scenario():
+        async with watched(paths, check(PID_EXE=app)) as report:
+            with started(app) as first:
+                await report.until(lambda: not report.open)
+                first.kill()
+                first.wait()
+                await report.until(lambda: report.open == [NOT_RUNNING])
+            with started(app):
+                await report.until(lambda: report.open == [RESTARTED])
+                levels = [alert.level for alert in report.alerts if alert.name == NOT_RUNNING]
+                assert levels[-2:] == [CRITICAL, OK]
+
+    asyncio.run(scenario())
+
+
+def test_it_may_be_away_for_the_grace_and_for_ever_when_it_is_not_required(paths, app):
+    async def scenario():
+        async with (
+            watched(paths, check(PID_EXE=app, PID_GRACE="600")) as patient,
+            watched(paths, check(PID_EXE=app, PID_REQUIRE="no")) as free,
+        ):
+            await asyncio.sleep(0.3)
+            assert patient.alerts == free.alerts == []
+
+    asyncio.run(scenario())
+
+
+REUSE = """
+import ctypes, os, struct, sys
+path, pid = sys.argv[1], int(sys.argv[2])
+wanted = ctypes.c_int(pid)
+arguments = struct.pack("=11Q", 0, 0, 0, 0, 17, 0, 0, 0, ctypes.addressof(wanted), 1, 0)
+buffer = ctypes.create_string_buffer(arguments)
+child = ctypes.CDLL(None, use_errno=True).syscall(435, buffer, len(arguments))
+if child == 0:
+    os.execv(path, [path, "600"])
+print(child, os.strerror(ctypes.get_errno()) if child < 0 else "", flush=True)
+if child > 0:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.system
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_number_that_is_used_again_does_not_hide_a_restart(paths, app):
+    async def scenario():
+        with started(app) as first:
+            async with watched(paths, check(PID_EXE=app)) as report:
+                first.kill()
+                first.wait()
+                command = [sys.executable, "-c", REUSE, app, str(first.pid)]
+                with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as helper:
+                    assert helper.stdout is not None
+                    line = helper.stdout.readline()
+                    assert line.split()[0] == str(first.pid), line
+                    try:
+                        await report.until(lambda: RESTARTED in report.open)
+                        text = report.last(RESTARTED).details.description
+                        assert f"pid {first.pid} became pid {first.pid}\n" in text
+                    finally:
+                        os.kill(first.pid, signal.SIGKILL)
+
+    asyncio.run(scenario())
+
+
+DAEMON = """
+import os, time
+if os.fork():
+    time.sleep(0.3)
+    os._exit(0)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_daemon_that_goes_into_the_background_is_no_restart(paths, tmp_path):
+    """The process that was started first ends; the one that stays had been there."""
+    path = tmp_path / "app"
+    shutil.copy(Path(sys.executable).resolve(), path)
+
+    async def scenario():
+        async with watched(paths, check(PID_EXE=str(path), PID_GRACE="600")) as report:
+            first = subprocess.Popen([path, "-I", "-S", "-c", DAEMON], stdout=subprocess.PIPE, text=True)
+            assert first.stdout is not None
+            stays = int(first.stdout.readline())
+            try:
+                await report.until(lambda: f'"pid": {first.pid}' in report.memory)
+                await asyncio.to_thread(first.wait)
+                await report.until(lambda: f'"pid": {stays}' in report.memory)
+                assert report.alerts == []
+            finally:
+                os.kill(stays, signal.SIGKILL)
+                first.stdout.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_pid_file(paths, app, tmp_path):
+    """Followed when it names another process; not believed when it is stale, or lies."""
+    file = tmp_path / "app.pid"
+
+    async def scenario():
+        async with watched(paths, check(PID_FILE=str(file))) as report:
+            await report.until(lambda: report.open == [NOT_RUNNING])
+            assert "cannot be read" in report.alerts[0].details.description
+            with started(app) as first, started(app) as second:
+                file.write_text(f"{first.pid}\n")
+                await report.until(lambda: report.open == [])
+                file.write_text(f"{second.pid}\n")
+                await report.until(lambda: report.open == [RESTARTED])
+                second.kill()
+                second.wait()
+                await report.until(lambda: NOT_RUNNING in report.open)
+                assert "stale" in report.last(NOT_RUNNING).details.description
+                old = time.time() - 600
+                file.write_text(f"{first.pid}\n")
+                await report.until(lambda: NOT_RUNNING not in report.open)
+                os.utime(file, (old, old))  # it was written long before that process started
+                file.rename(tmp_path / "x")
+                (tmp_path / "x").rename(file)
+                await report.until(lambda: NOT_RUNNING in report.open)
+                assert "the number is used again" in report.last(NOT_RUNNING).details.description
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("text", ["nonsense", "", "2"])
+def test_a_pid_file_that_names_no_process_of_a_program(paths, tmp_path, text):
+    file = tmp_path / "app.pid"
+    file.write_text(text)
+    if text == "2" and Path("/proc/2/comm").exists() and "kthreadd" not in Path("/proc/2/comm").read_text():
+        pytest.skip("no kernel threads here")
+
+    async def scenario():
+        async with watched(paths, check(PID_FILE=str(file))) as report:
+            await report.until(lambda: report.open == [NOT_RUNNING])
+
+    asyncio.run(scenario())
+
+
+def test_by_command_line(paths, app):
+    async def scenario():
+        with started(app, "7777") as first:
+            async with watched(paths, check(PID_CMDLINE=r"/app 600 7{4}$")) as report:
+                first.kill()
+                first.wait()
+                with started(app, "7777"):
+                    await report.until(lambda: RESTARTED in report.open)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("boot", "expected"), [("", [RESTARTED]), ("another boot", [])])
+def test_a_restart_while_the_monitor_was_away_and_after_a_reboot(paths, app, boot, expected):
+    before = Main(boot or Clock().now().boot_id, 1, 1, 1.0).to_text()
+
+    async def scenario():
+        with started(app) as process:
+            async with watched(paths, check(PID_EXE=app), JudgingReport(before)) as report:
+                await report.until(lambda: f'"pid": {process.pid}' in report.memory)
+                assert report.open == expected
+
+    asyncio.run(scenario())
+
+
+def test_the_main_process_of_a_service(paths, app, private_bus):
+    """systemd says which process it is; a restart within milliseconds is told."""
+
+    async def scenario():
+        async with FakeSystemd(private_bus.address) as systemd:
+            with started(app) as first:
+                unit = systemd.add("app.service", facts={"MainPID": ("u", first.pid)})
+                async with watched(paths, check(PID_SERVICE="app")) as report:
+                    await report.until(lambda: report.memory)
+                    first.kill()
+                    first.wait()
+                    with started(app) as second:
+                        unit.facts["MainPID"] = ("u", second.pid)
+                        await systemd.change("app.service", "active", "running")
+                        await report.until(lambda: RESTARTED in report.open)
+                        unit.facts["MainPID"] = ("u", 0)
+                        second.kill()
+                        second.wait()
+                        await systemd.change("app.service", "failed", "failed")
+                        await report.until(lambda: NOT_RUNNING in report.open)
+                        assert "app.service is failed" in report.last(NOT_RUNNING).details.description
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"PID_EXE": "/x", "PID_FILE": "/y"},
+        {"PID_EXE": "x"},
+        {"PID_CMDLINE": "("},
+        {"PID_SERVICE": "x" * 300},
+        {"PID_EXE": "/x", "PID_REQUIRE": "maybe"},
+    ],
+)
+def test_what_cannot_be_is_refused(values):
+    with pytest.raises(DefinitionError):
+        check(**values)
