@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 
 from mender_monitor_py import alertcall, wire
 from mender_monitor_py.configuration import load_settings
@@ -68,9 +69,8 @@ def main() -> None:
     paths, clock = Paths.from_environment(), Clock()
     try:
         settings, _ = load_settings(paths)
-        outbox = Outbox(paths.outbox, Limits.of(settings), clock)
-        sys.stdout.write(COMMANDS[sys.argv[1]](outbox, clock))
-        outbox.close()
+        with closing(Outbox(paths.outbox, Limits.of(settings), clock)) as outbox:
+            sys.stdout.write(COMMANDS[sys.argv[1]](outbox, clock))
     except (MonitorError, ValueError) as error:
         sys.exit(f"mender-monitor-hook {sys.argv[1]}: {error}")
 

@@ -154,6 +154,6 @@ def cleared(alert: Alert) -> Alert:
 def _readable(text: str) -> str:
     try:
         name, subject, _ = json.loads(text)
-    except ValueError:  # it was cut
+    except (TypeError, ValueError):  # it was cut, or is the name of a record that is no alert
         return text
     return f"'{name}' of '{subject}'"

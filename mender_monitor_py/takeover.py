@@ -14,6 +14,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ def main() -> None:
     paths = Paths.from_environment()
     try:
         settings, _ = load_settings(paths)
-        taken = take_over(paths.state, Outbox(paths.outbox, Limits.of(settings), Clock()))
+        with closing(Outbox(paths.outbox, Limits.of(settings), Clock())) as outbox:
+            taken = take_over(paths.state, outbox)
     except (MonitorError, OSError) as error:
         sys.exit(f"mender-monitor-py: stored alerts of mender-monitor were not taken over: {error}")
     if taken:

@@ -10,10 +10,11 @@ import click
 from mender_monitor_py import wire
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl import daemon
+from mender_monitor_py.ctl.checks import open_outbox
 from mender_monitor_py.ctl.text import moment, table
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
-from mender_monitor_py.outbox import SENT, SET_ASIDE, WAITING, Limits, Outbox
+from mender_monitor_py.outbox import SENT, SET_ASIDE, WAITING, Outbox
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.records import Record, happened
 
@@ -106,7 +107,7 @@ def _outbox(clock: Clock) -> Outbox | None:
     paths = Paths.from_environment()
     if not paths.outbox.exists():
         return None
-    return Outbox(paths.outbox, Limits.of(load_settings(paths)[0]), clock)
+    return open_outbox(paths, load_settings(paths)[0], clock)
 
 
 def _found(outbox: Outbox | None, number: int) -> Record:

@@ -6,10 +6,9 @@ import click
 
 from mender_monitor_py import duration, silence
 from mender_monitor_py.configuration import load_settings
-from mender_monitor_py.ctl.checks import named, of_a_check, open_catalog
+from mender_monitor_py.ctl.checks import named, of_a_check, open_catalog, open_outbox
 from mender_monitor_py.errors import CatalogError
 from mender_monitor_py.host.clock import Clock
-from mender_monitor_py.outbox import Limits, Outbox
 from mender_monitor_py.paths import Paths
 
 LONGEST_S = 30 * 86_400
@@ -43,7 +42,7 @@ def command(subsystem: str, name: str, length: float | None, reason: str) -> Non
         raise CatalogError(f"{check} does not exist")
     paths = Paths.from_environment()
     clock = Clock()
-    outbox = Outbox(paths.outbox, Limits.of(load_settings(paths)[0]), clock)
+    outbox = open_outbox(paths, load_settings(paths)[0], clock)
     if length is None:
         silence.end(outbox, check)
     else:

@@ -12,11 +12,12 @@ from mender_monitor_py import silence
 from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl import daemon
+from mender_monitor_py.ctl.checks import open_outbox
 from mender_monitor_py.ctl.text import moment, one_line, table
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.model import CheckId
-from mender_monitor_py.outbox import Limits, Outbox
+from mender_monitor_py.outbox import Outbox
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.records import happened
 from mender_monitor_py.silence import Silence
@@ -38,7 +39,7 @@ def _collect(paths: Paths) -> dict[str, Any]:
     told = daemon.status(paths, number)
     about = told.get("daemon", {})
     clock = Clock()
-    outbox = Outbox(paths.outbox, Limits.of(settings), clock)
+    outbox = open_outbox(paths, settings, clock)
     return {
         "daemon": {
             "running": number is not None,

@@ -202,8 +202,10 @@ def test_the_verdicts_of_grep(pattern: str) -> None:
     """Each pattern selects the lines that grep -P selects, in one block and across many slices."""
     expected = grep(pattern, BLOCK)
     assert expected is not None
-    assert selected(Pcre2Pattern(pattern), BLOCK) == expected
-    assert selected(Pcre2Pattern(pattern), BLOCK[:-1]) == expected
+    # With libpcre2 10.46, grep 3.11 takes a line of nothing but invalid UTF-8 for an empty one too.
+    odd = {number for number in grep("^$", BLOCK) or () if BLOCK.split(b"\n")[number - 1]}
+    for block in (BLOCK, BLOCK[:-1]):
+        assert set(selected(Pcre2Pattern(pattern), block)) - odd == set(expected) - odd
 
 
 def test_many_patterns_are_matched_in_blocks() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mender_monitor_py.model import CRITICAL, OK
@@ -112,6 +112,7 @@ def test_losses_name_the_noisiest_and_count_both_reasons() -> None:
 
 
 @given(st.lists(st.text(max_size=300), max_size=60))
+@example(["0"])
 def test_losses_survive_being_stored_and_stay_small(names: list[str]) -> None:
     losses = Losses().plus(names)
     assert Losses.from_text(losses.to_text()) == losses
