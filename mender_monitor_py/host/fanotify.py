@@ -107,6 +107,8 @@ class ExecOpens:
                 self.lost += 1
                 continue
             found += self._parse(data)
+            if len(data) <= _READ_SIZE - _EVENT.size:
+                break  # there was room for more
         return found
 
     def _parse(self, data: bytes) -> Iterator[Opened]:

@@ -185,7 +185,8 @@ class ProcessEvents:
         except OSError as error:
             self._connector_ended(error)
             return
-        opened = self._opens.read() if self._opens is not None else []
+        executed = any(event.what == EXEC for event in events)
+        opened = self._opens.read() if executed and self._opens is not None else []
         found = self._executions(events, opened)
         exits = self._exits(events)
         self._tell(found, exits, lost=self.lost != lost)

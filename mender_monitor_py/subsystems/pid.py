@@ -31,7 +31,7 @@ from mender_monitor_py.subsystems.expected import wait
 from mender_monitor_py.subsystems.fields import interval, yes_no
 from mender_monitor_py.unitstate import Unit, unit_name
 
-SETTLE_S = 0.05  # an exit is told by several descriptors, in any order
+SETTLE_S = 0.02  # an exit is told by several descriptors, in any order
 SAFETY_S = 60.0  # from look to look while events tell all
 BOOT_S = 180.0  # services come up
 
