@@ -1,7 +1,9 @@
 """
 What the daemon costs while nothing happens: CPU, wake-ups, forks, bytes written, memory.
 
-    python -m bench.idle [--services 50] [--logs 20] [--seconds 60] [--python /usr/bin/python3]
+    python -m bench.idle [--services 50] [--logs 20] [--seconds 60] [--python PROGRAM] [--folder /var/tmp]
+
+The folders above a log are watched for renames: choose a FOLDER in which nothing else happens.
 
 50 service checks on a private bus (a stand-in for systemd answers) and 20 log checks. Beside it the way of
 the original: a shell loop that looks at each check every 2 seconds, 20 checks.
@@ -100,8 +102,9 @@ def main() -> None:
     parser.add_argument("--logs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--folder", default="/var/tmp")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         asyncio.run(measure(Path(name), options))
         shell_loop(Path(name), min(options.seconds, 30))
 
