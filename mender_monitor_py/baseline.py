@@ -82,14 +82,16 @@ def inline(text: str, entry: Callable[[Sequence[str]], E], begins: Callable[[str
     return tuple(found)
 
 
-def render(check: str, serial: int, rows: Iterable[str]) -> bytes:
-    """The bytes of a list with *rows*, sorted, each once."""
+def render(check: str, serial: int, rows: Iterable[str], order: Callable[[str], str] = str) -> bytes:
+    """The bytes of a list with *rows*, each once, sorted by *order* of them."""
     head = (f"# mender-monitor baseline {FORMAT}", f"# check: {check}", f"# serial: {serial}")
-    lines = sorted({_text(row.encode("utf-8", "surrogateescape")) for row in rows})
+    lines = sorted(set(rows), key=lambda row: (order(row), row))
     return "".join(f"{line}\n" for line in (*head, *lines)).encode("utf-8", "surrogateescape")
 
 
-def learned(check: str, rows: Iterable[str], before: bytes, serial: int = 0) -> bytes:
+def learned(
+    check: str, rows: Iterable[str], before: bytes, serial: int = 0, order: Callable[[str], str] = str
+) -> bytes:
     """
     The list of a device that has *rows* now, where *before* was its list (empty: none).
 
@@ -97,22 +99,34 @@ def learned(check: str, rows: Iterable[str], before: bytes, serial: int = 0) -> 
     one in *before* and above *serial*, the highest that was ever trusted.
     """
     now = set(rows)
-    if before and now == set(_rows(before)):
+    if before and now == set(rows_of(before)):
         return before
-    return render(check, max(serial, _serial(before)) + 1, now)
+    return render(check, max(serial, _serial(before)) + 1, now, order)
 
 
-def accepted(check: str, before: bytes, row: str) -> bytes:
-    """*before* with one more entry, its comments kept, and the serial one higher."""
-    if row in _rows(before):
+def accepted(
+    check: str,
+    before: bytes,
+    row: str,
+    replaces: Callable[[str], bool] = lambda _: False,
+    serial: int = 0,
+    order: Callable[[str], str] = str,
+) -> bytes:
+    """
+    *before* with one more entry in the place of those that it *replaces*, its comments kept.
+
+    The new serial is above the one in *before* and above *serial*, the highest that was ever trusted.
+    """
+    if row in rows_of(before):
         return before
-    serial = _serial(before) + 1
+    serial = max(serial, _serial(before)) + 1
     lines = _text(before).rstrip("\n").split("\n")
+    lines = [line for line in lines if not _is_entry(line) or not replaces(line.strip())]
     if not any(_FORMAT.fullmatch(line) for line in lines):
-        return render(check, serial, [row, *_rows(before)])
+        return render(check, serial, [row, *filter(_is_entry, lines)], order)
     kept = [f"# serial: {serial}" if _is_serial(line) else line for line in lines]
     place = next(
-        (at for at, line in enumerate(kept) if line.strip() and not _is_comment(line) and line > row),
+        (at for at, line in enumerate(kept) if _is_entry(line) and order(line) > order(row)),
         len(kept),
     )
     kept.insert(place, row)
@@ -143,6 +157,11 @@ class Glob:
         self.literal = None if wild else unquote(text)
         """The only text that matches; None when there may be others."""
         self._matches = re.compile("" if not wild else _regex(text), re.DOTALL).fullmatch
+
+    @property
+    def regex(self) -> str:
+        """A regular expression that matches what this does, as a whole and with DOTALL."""
+        return _regex(self.text) if self.literal is None else re.escape(self.literal)
 
     def matches(self, text: str) -> bool:
         if self.literal is not None:
@@ -229,8 +248,13 @@ def _is_serial(line: str) -> bool:
     return found is not None and found[1] == "serial"
 
 
-def _rows(data: bytes) -> list[str]:
-    return [line.strip() for line in _text(data).split("\n") if line.strip() and not _is_comment(line)]
+def _is_entry(line: str) -> bool:
+    return bool(line.strip()) and not _is_comment(line)
+
+
+def rows_of(data: bytes) -> list[str]:
+    """The entries of the list *data*, as they are written."""
+    return [line.strip() for line in _text(data).split("\n") if _is_entry(line)]
 
 
 def _serial(data: bytes) -> int:

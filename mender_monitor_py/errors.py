@@ -5,6 +5,7 @@ The family of errors.
     ├── DefinitionError         a check file or a setting says what cannot be
     ├── CatalogError            a check cannot be created, enabled, disabled or deleted
     ├── UnknownError            a check cannot look: its state is unknown, and this is why
+    ├── BaselineError           a list of expected things cannot be read, written or signed
     ├── OutboxError             the outbox cannot be opened, read or written
     └── TransportError          the server cannot be reached, or did not answer as it should
 """
@@ -41,6 +42,10 @@ class CatalogError(MonitorError):
 
 class UnknownError(MonitorError):
     """A check cannot look at what it watches. Its state is unknown; nothing is sent on a guess."""
+
+
+class BaselineError(MonitorError):
+    """A list of expected things cannot be read, written, signed or verified."""
 
 
 class OutboxError(MonitorError):

@@ -42,6 +42,11 @@ class Paths:
         """What the checks expect, a list each: made for review and version control."""
         return self.etc / "baseline.d"
 
+    @property
+    def trusted_d(self) -> Path:
+        """Public keys: with one in there a list of expected things counts only when it is signed."""
+        return self.etc / "trusted.d"
+
     def checks(self, directory: str) -> Path:
         """The folder of the checks: *directory*, as MONITOR_D_DIRECTORY has it, or the usual one."""
         return self.root / directory.lstrip("/") if directory else self.monitor_d
@@ -63,6 +68,11 @@ class Paths:
     @property
     def outbox(self) -> Path:
         return self.state / "outbox.db"
+
+    @property
+    def trusted(self) -> Path:
+        """The signed lists that were trusted last."""
+        return self.state / "trusted"
 
     @property
     def run(self) -> Path:

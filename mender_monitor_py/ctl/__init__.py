@@ -16,7 +16,19 @@ from mender_monitor_py.errors import MonitorError
 
 PROGRAM = "mender-monitorctl"
 TITLE = f"Mender Monitoring control utility v{__version__}"
-COMMANDS = ("create", "enable", "disable", "delete", "list", "status", "silence", "queue", "lint", "help")
+COMMANDS = (
+    "create",
+    "enable",
+    "disable",
+    "delete",
+    "list",
+    "status",
+    "silence",
+    "baseline",
+    "queue",
+    "lint",
+    "help",
+)
 
 
 class Commands(click.Group):

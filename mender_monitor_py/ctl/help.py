@@ -19,6 +19,7 @@ _OTHERS = (
     ("list [--all]", "the enabled checks; with --all the others too"),
     ("status [--json]", "what each check has found, and what waits to be sent"),
     ("silence SUBSYSTEM NAME DURATION|off", "send nothing of a check for a while; --reason TEXT"),
+    ("baseline learn|show|diff|accept|sign|verify|keygen", "the lists of what checks expect"),
     ("queue list|show|flush|drop", "the alerts that wait to be sent"),
     ("lint [SUBSYSTEM NAME]", "what is wrong, or doubtful, in the files of the checks and settings"),
     ("help [SUBSYSTEM]", "this, or the variables of a subsystem's checks"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mender_monitor_py.host.processevents import ProcessEvents
     from mender_monitor_py.host.procfs import Procfs
     from mender_monitor_py.host.runner import Runner
+    from mender_monitor_py.host.scanner import Scanner
     from mender_monitor_py.host.shellchecks import ShellChecks
     from mender_monitor_py.host.systemd import Systemd
 
@@ -35,6 +36,7 @@ class Host:
         self._runner: Runner | None = None
         self._shells: ShellChecks | None = None
         self._procfs: Procfs | None = None
+        self._scanner: Scanner | None = None
         self._processes: ProcessEvents | None = None
 
     @property
@@ -99,6 +101,15 @@ class Host:
 
             self._procfs = Procfs()
         return self._procfs
+
+    @property
+    def scanner(self) -> Scanner:
+        """Reads many files, or whole ones, in a process of their own."""
+        if self._scanner is None:
+            from mender_monitor_py.host.scanner import Scanner
+
+            self._scanner = Scanner()
+        return self._scanner
 
     @property
     def processes(self) -> ProcessEvents:

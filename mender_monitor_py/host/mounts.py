@@ -7,18 +7,29 @@ import os
 import re
 import select
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """A line of mountinfo: the device as ``major:minor``, where it is, and what file system it has."""
+    """
+    A line of mountinfo: the device as ``major:minor``, where it is, and what file system it has.
+
+    *options* are those of the file system, *flags* those of this mount, which shows the folder *root* of it.
+    """
 
     device: str
     path: str
     kind: str
     options: str
+    root: str = "/"
+    flags: str = ""
+
+    @property
+    def nosuid(self) -> bool:
+        return "nosuid" in self.flags.split(",")
 
 
 def parse_mounts(data: bytes) -> list[Mount]:
@@ -28,10 +39,20 @@ def parse_mounts(data: bytes) -> list[Mount]:
         left, separator, right = line.partition(b" - ")
         fields, rest = left.split(b" "), right.split(b" ")
         if separator and len(fields) > 5:
-            path = _ESCAPE.sub(lambda code: bytes([int(code[1], 8) & 0xFF]), fields[4])
-            kind, options = rest[0].decode("ascii", "replace"), rest[-1].decode("ascii", "replace")
-            found.append(Mount(fields[2].decode("ascii", "replace"), os.fsdecode(path), kind, options))
+            device, kind, options, flags = (
+                field.decode("ascii", "replace") for field in (fields[2], rest[0], rest[-1], fields[5])
+            )
+            found.append(Mount(device, _path(fields[4]), kind, options, _path(fields[3]), flags))
     return found
+
+
+def _path(field: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda code: bytes([int(code[1], 8) & 0xFF]), field))
+
+
+def read_mounts() -> list[Mount]:
+    """The mounts now. Raises OSError."""
+    return parse_mounts(Path("/proc/self/mountinfo").read_bytes())
 
 
 class MountTable:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mender_monitor_py.subsystems.base import Check, Template
 
-SUBSYSTEMS = ("service", "log", "dbus", "diskusage", "connectivity", "ports", "process", "pid")
+SUBSYSTEMS = (
+    "service",
+    "log",
+    "dbus",
+    "diskusage",
+    "connectivity",
+    "ports",
+    "process",
+    "pid",
+    "setuid",
+    "integrity",
+)
 TEMPLATES = ("dockerevents",)
 # The original's own, whose scripts may still lie in monitor.d. For every other subsystem a user's own script
 # of that name wins over ours: a device that moves here keeps what it had.

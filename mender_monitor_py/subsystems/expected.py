@@ -18,6 +18,7 @@ from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.subsystems.base import Check, Report
+from mender_monitor_py.subsystems.trust import Pending, Trust
 
 T = TypeVar("T", bound="Thing")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -71,6 +72,24 @@ class Baselined(Check, Generic[E, T]):
     async def survey(self, host: Host) -> list[T]:
         """What there is now: the rows of these are the list that would expect it. Raises UnknownError."""
 
+    async def survey_of(self, host: Host, subject: str) -> list[T]:
+        """What there is now of *subject*; of all, where looking at one thing is not less work."""
+        return await self.survey(host)
+
+    @staticmethod
+    def order(row: str, /) -> str:
+        """What the entries of a list are sorted by."""
+        return row
+
+    @staticmethod
+    def subject(entry: E, /) -> str:
+        """
+        What at most one entry of a list should be about: a path. A new one then takes the place of the old.
+
+        Empty where several entries may be about the same.
+        """
+        return ""
+
 
 class Expected(Generic[E]):
     """
@@ -95,6 +114,9 @@ class Expected(Generic[E]):
         self._watch: inotify.Watch | None = None
         self._watched: Path | None = None
         self._stale = True
+        self._known = False
+        level = check.settings.default_alert_level
+        self._trust = Trust(host, report, check.id, self._path, level, self._may_differ)
         self.entries: tuple[E, ...] = ()
         self.changed = asyncio.Event()
 
@@ -108,16 +130,22 @@ class Expected(Generic[E]):
         if not self._stale:
             return False
         self._watch_folder()
-        data = read_list(self._path)
+        try:
+            data = self._trust.in_force(read_list(self._path))
+        except Pending:
+            if self._known:  # what was in force stays so
+                return False
+            raise
         if data is None and not self._inline:
             raise UnknownError(f"no baseline: run monitorctl baseline learn {self._check}")
-        self._stale = False
+        self._stale, self._known = False, True
         listing = baseline.parse(data or b"", self._path.name, self._entry)
         self._tell(listing)
         before, self.entries = self.entries, self._inline + listing.entries
         return self.entries != before
 
     def close(self) -> None:
+        self._trust.close()
         if self._watch is not None:
             self._watch.cancel()
 
@@ -143,8 +171,11 @@ class Expected(Generic[E]):
 
     def _folder_changed(self, event: inotify.Event) -> None:
         if event.name.startswith(self._path.name) or not event.name or self._watched != self._path.parent:
-            self._stale = True
-            self.changed.set()
+            self._may_differ()
+
+    def _may_differ(self) -> None:
+        self._stale = True
+        self.changed.set()
 
 
 def _existing(folder: Path) -> Path:

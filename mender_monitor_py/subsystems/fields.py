@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from mender_monitor_py.duration import seconds
 
+_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
 
 def choice(*words: str) -> Callable[[str], str]:
     """One of *words*."""
@@ -37,6 +39,14 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ValueError(f"{text[:40]!r} is not a whole number")
     return int(text)
+
+
+def size(text: str) -> int:
+    """A number of bytes above 0, maybe with K, M or G (1024)."""
+    number, unit = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
+    if unit not in _SIZES or not (found := count(number)):
+        raise ValueError(f"{text[:40]!r} is not a size, as 512K, 20M or 1G")
+    return found * _SIZES[unit]
 
 
 def interval(text: str) -> int:

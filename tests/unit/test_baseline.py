@@ -130,7 +130,7 @@ def test_any_bytes_are_a_list(data):
     listing = parse(data, "f", pair)
     assert all(len(entry) == 2 for entry in listing.entries)
     learned("c", ["a 1"], data)
-    assert "a 1" in baseline._rows(accepted("c", data, "a 1"))
+    assert "a 1" in baseline.rows_of(accepted("c", data, "a 1"))
 
 
 def test_inline_entries_are_apart_by_signs_or_by_their_first_word():

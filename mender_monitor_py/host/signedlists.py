@@ -1,0 +1,83 @@
+"""The files around signed lists: public keys, signatures, and the copies of what was trusted last."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.lists import read_list
+from mender_monitor_py.paths import Paths
+
+SIGNATURE = 64  # bytes of an Ed25519 signature, see RFC 8032
+_MAX_KEY = 16 * 1024
+
+
+class Copy(NamedTuple):
+    """A list with the signature that it was trusted for."""
+
+    signature: bytes
+    data: bytes
+
+
+def read_keys(paths: Paths) -> dict[str, bytes]:
+    """The public keys of trusted.d by file name. Raises UnknownError when one cannot be read."""
+    try:
+        names = sorted(path.name for path in paths.trusted_d.iterdir() if path.suffix == ".pem")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UnknownError(f"{paths.trusted_d} cannot be read: {error.strerror}") from error
+    return {name: (read_list(paths.trusted_d / name) or b"")[:_MAX_KEY] for name in names}
+
+
+def read_signature(list_path: Path) -> bytes:
+    """The signature beside a list; empty: there is none. Raises UnknownError when it cannot be read."""
+    found = read_list(signature_path(list_path)) or b""
+    return found if len(found) == SIGNATURE else b""
+
+
+def signature_path(list_path: Path) -> Path:
+    return list_path.with_name(f"{list_path.name}.sig")
+
+
+def read_copy(paths: Paths, name: str) -> Copy | None:
+    """The list *name* as it was trusted last. Raises UnknownError when it cannot be read."""
+    data = read_list(_copy_path(paths, name))
+    return Copy(data[:SIGNATURE], data[SIGNATURE:]) if data and len(data) > SIGNATURE else None
+
+
+def write_copy(paths: Paths, name: str, copy: Copy) -> None:
+    """Keep the list *name* as trusted. One file, so that no power cut can part the two. Raises OSError."""
+    paths.trusted.mkdir(mode=0o755, parents=True, exist_ok=True)
+    replace(_copy_path(paths, name), copy.signature + copy.data)
+
+
+def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """
+    Put *data* in the place of *path*: the old file or the new one is there, whatever happens.
+
+    Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _copy_path(paths: Paths, name: str) -> Path:
+    return paths.trusted / f"{name}.signed"

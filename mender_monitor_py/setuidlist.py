@@ -1,0 +1,228 @@
+"""
+Which set-uid executables are expected: what is found, entries of the list, the verdict, and where to look.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from mender_monitor_py.baseline import Glob, quote
+
+SUID, SGID = 0o4000, 0o2000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OWNER = re.compile(r"\d+:\d+")
+_MODE = re.compile(r"[0-7]{3,4}")
+_CONDITIONS = ("mode", "owner", "caps", "sha256")
+
+
+class Found(NamedTuple):
+    """
+    An executable that gives its user more rights than he has.
+
+    *capabilities* as :func:`capabilities.text` has them; *sha256* is empty when the content could not be
+    read, or is very long; *nosuid*: on the mount that it was found on they mean nothing.
+    """
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    capabilities: str
+    sha256: str
+    size: int
+    links: int
+    nosuid: bool
+
+    @property
+    def row(self) -> str:
+        """The entry that expects it."""
+        return " ".join([quote(self.path), *(f"{name}:{value}" for name, value in self.facts.items())])
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the conditions of an entry are about."""
+        facts = {"mode": f"{self.mode:04o}", "owner": f"{self.uid}:{self.gid}"}
+        if self.capabilities:
+            facts["caps"] = self.capabilities
+        if self.sha256:
+            facts["sha256"] = self.sha256
+        return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """``/usr/bin/sudo mode:4755 owner:0:0 sha256:…``: a path, and what must be so there; alone: anything."""
+
+    path: Glob
+    conditions: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, fields: Sequence[str]) -> Self:
+        """The entry of a line's fields. Raises ValueError with a reason."""
+        if not fields[0].startswith(("/", "*", "?", "[", "\\057")):
+            raise ValueError(f"{fields[0][:80]!r} is not an absolute path")
+        conditions: dict[str, str] = {}
+        for field in fields[1:]:
+            name, colon, value = field.partition(":")
+            if not colon or name not in _CONDITIONS or name in conditions:
+                raise ValueError(f"{field[:80]!r} is not one of: mode: owner: caps: sha256:")
+            conditions[name] = _condition(name, value)
+        return cls(Glob(fields[0]), conditions)
+
+    @property
+    def subject(self) -> str:
+        """The one path that this is about; empty when there may be several."""
+        return self.path.literal or ""
+
+    def allows(self, found: Found) -> bool:
+        return self.path.matches(found.path) and not self.differences(found)
+
+    def differences(self, found: Found) -> list[str]:
+        """What of *found* is other than expected."""
+        facts, conditions = found.facts, dict(self.conditions)
+        if "mode" in conditions and found.capabilities:  # as learned: without capabilities
+            conditions.setdefault("caps", "none")
+        return [
+            f"{name}: {facts.get(name, 'none, or not known')}, expected {expected}"
+            for name, expected in conditions.items()
+            if facts.get(name) != expected
+        ]
+
+
+def begins_entry(word: str) -> bool:
+    """Whether *word* is the first one of an entry in the check file."""
+    return word.startswith(("/", "*"))
+
+
+class Allowed:
+    """The entries of a list, found by path."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._literal: dict[str, list[Entry]] = {}
+        self._others: list[Entry] = []
+        for entry in entries:
+            if entry.path.literal is not None:
+                self._literal.setdefault(entry.path.literal, []).append(entry)
+            else:
+                self._others.append(entry)
+
+    def judge(self, found: Found) -> list[str] | None:
+        """None: *found* is expected. Else what is wrong with it; nothing in it when no entry has its path."""
+        about = [*self._literal.get(found.path, ()), *(e for e in self._others if e.path.matches(found.path))]
+        differing = [entry.differences(found) for entry in about]
+        if not all(differing):
+            return None
+        return min(differing, key=len, default=[])
+
+
+class Mounted(NamedTuple):
+    """A mount: where it is, which folder of which device it shows, its file system, and its flags."""
+
+    path: str
+    device: str
+    root: str
+    kind: str
+    nosuid: bool
+
+
+class Walk(NamedTuple):
+    """A tree to be looked through, as far as the next mount."""
+
+    path: str
+    nosuid: bool
+
+
+# What holds no files of anybody, or lies behind a network: a server that is away would stop the scan.
+_VIRTUAL = frozenset(
+    """
+    autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts efivarfs fusectl mqueue nsfs proc pstore
+    rpc_pipefs securityfs selinuxfs sysfs tracefs
+    """.split()  # noqa: SIM905 - a table of words
+)
+_REMOTE = re.compile(r"nfs\d?|cifs|smb3|smbfs|9p|afs|ceph|coda|ncpfs|gfs2|glusterfs|lustre|fuse\..+|virtiofs")
+
+
+def walks(paths: Iterable[str], mounts: Sequence[Mounted], *, other_file_systems: bool) -> list[Walk]:
+    """
+    The trees that cover *paths* (absolute, without links), each file once.
+
+    With *other_file_systems* the mounts below too: not those without files of their own, not those behind a
+    network, and not those that show again what is seen elsewhere with the same rights.
+    """
+    on_top = {mount.path: mount for mount in mounts}  # what was mounted last covers what was there
+    found: dict[str, Walk] = {}
+    wanted = sorted(set(paths))
+    for path in wanted:
+        mount = _mount_of(path, on_top)
+        found[path] = Walk(path, mount.nosuid if mount else False)
+    if other_file_systems:
+        own = [mount for path in wanted if (mount := _mount_of(path, on_top))]
+        seen = [mount for mount in own if mount.path in found]
+        for mount in on_top.values():
+            if mount.path in found or not any(is_below(mount.path, path) for path in wanted):
+                continue
+            if mount.kind in _VIRTUAL or _REMOTE.fullmatch(mount.kind):
+                continue
+            if not any(_shows(other, mount) for other in seen):
+                seen.append(mount)
+                found[mount.path] = Walk(mount.path, mount.nosuid)
+    return [walk for walk in found.values() if not _is_covered(walk.path, found, on_top)]
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether *path* is *folder*, or in it at any depth."""
+    return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def exclusion(globs: Iterable[Glob]) -> str:
+    """A regular expression that matches the paths of *globs*; empty when there are none."""
+    return "|".join(f"(?:{glob.regex})" for glob in globs)
+
+
+def excluded(path: str, pattern: re.Pattern[str] | None) -> bool:
+    """Whether *path*, or a folder above it, matches *pattern*."""
+    return pattern is not None and any(pattern.fullmatch(part) for part in _and_parents(path))
+
+
+def _and_parents(path: str) -> Iterator[str]:
+    while path not in ("", "/"):
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def _mount_of(path: str, mounts: Mapping[str, Mounted]) -> Mounted | None:
+    """The mount that *path* is on."""
+    return next((mounts[part] for part in (*_and_parents(path), "/") if part in mounts), None)
+
+
+def _shows(seen: Mounted, again: Mounted) -> bool:
+    """Whether *again* shows what *seen* does, with no more rights."""
+    return (
+        seen.device == again.device and is_below(again.root, seen.root) and (again.nosuid or not seen.nosuid)
+    )
+
+
+def _is_covered(path: str, walked: Mapping[str, Walk], mounts: Mapping[str, Mounted]) -> bool:
+    """Whether the walk of a folder above *path*, on the same mount, comes by."""
+    mount = _mount_of(path, mounts)
+    return path not in mounts and any(
+        part in walked and part != path and _mount_of(part, mounts) == mount
+        for part in (*_and_parents(path), "/")
+    )
+
+
+def _condition(name: str, value: str) -> str:
+    if name == "sha256" and not _SHA256.fullmatch(value):
+        raise ValueError(f"{value[:80]!r} is not a SHA-256 in hexadecimal")
+    if name == "owner" and not _OWNER.fullmatch(value):
+        raise ValueError(f"{value[:80]!r} is not an owner: numbers, as 0:0")
+    if name == "mode":
+        if not _MODE.fullmatch(value):
+            raise ValueError(f"{value[:80]!r} is not a mode, as 4755")
+        return value.zfill(4)
+    return value

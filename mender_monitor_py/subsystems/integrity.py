@@ -1,0 +1,343 @@
+"""
+Executables that are not as the baseline has them.
+
+Three ways to see it. inotify tells what happens to the files, their folders and the links that lead there. A
+pass over the state of all files, at the start, each INTEGRITY_INTERVAL and after a mount, finds what differs
+from the last reading. All is read anew each INTEGRITY_FULL_INTERVAL. Reading and hashing is done by processes
+of their own; what has changed does not wait for the slow ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from mender_monitor_py.baseline import Glob, inline, quote, unquote
+from mender_monitor_py.commandline import printable
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.filestates import FileStates, executable, expand
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.mounts import Mount, MountTable
+from mender_monitor_py.host.pathwatch import PathWatch
+from mender_monitor_py.host.scanner import Hashed
+from mender_monitor_py.integritylist import Entry, Executable, Verdict, begins_entry, judge
+from mender_monitor_py.model import Details, Observation, Subject
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.setuidlist import is_below
+from mender_monitor_py.subsystems.base import Definition, Field, Report
+from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
+from mender_monitor_py.subsystems.fields import count, interval, size, yes_no
+from mender_monitor_py.subsystems.findings import Findings
+from mender_monitor_py.subsystems.hashing import Lane
+from mender_monitor_py.subsystems.integrityimages import ImageFindings
+from mender_monitor_py.subsystems.pace import Pace
+
+RETRY_S = 60.0
+_PERIOD_S = 60.0  # in which INTEGRITY_MAX_ALERTS counts
+_BIG = 64 * 1024 * 1024  # bytes: such a file is read at INTEGRITY_RATE, beside the others
+_AT_ONCE = 100  # files of a pass, until others have their turn
+_CLEARED = "The file is as expected again"
+
+
+def _entries(text: str) -> tuple[Entry, ...]:
+    return inline(text, Entry.parse, begins_entry)
+
+
+def _globs(text: str) -> tuple[Glob, ...]:
+    for path in text.split():
+        if not path.startswith("/"):
+            raise ValueError(f"{path[:80]!r} is not an absolute path")
+    return tuple(map(Glob, text.split()))
+
+
+_FILES = Field("INTEGRITY_FILES", _globs, "what baseline learn takes into the list: paths and globs")
+_ALLOW = Field("INTEGRITY_ALLOW", _entries, "entries besides the baseline, apart by commas")
+_INODE = Field("INTEGRITY_INODE", yes_no, "no: another inode with the same content is none", default="yes")
+_INTERVAL = Field("INTEGRITY_INTERVAL", interval, "time from pass to pass", default="1h")
+_FULL = Field("INTEGRITY_FULL_INTERVAL", interval, "time until all is read anew", default="1d")
+_RATE = Field("INTEGRITY_RATE", size, "bytes a second to read then", default="20M")
+_MAX_ALERTS = Field(
+    "INTEGRITY_MAX_ALERTS", count, "new findings in one look with an alert each", default="20"
+)
+
+
+class IntegrityCheck(Baselined[Entry, Executable]):
+    """A listed executable has another content, is another file, or is missing."""
+
+    subsystem = "integrity"
+    summary = "executables that are not as they were"
+    fields = (_FILES, _ALLOW, _INODE, _INTERVAL, _FULL, _RATE, _MAX_ALERTS)
+
+    def __init__(self, definition: Definition, settings: Settings) -> None:
+        super().__init__(definition, settings)
+        self.inline = definition.value(_ALLOW)
+        self.inode: bool = definition.value(_INODE)
+        self.interval: float = definition.value(_INTERVAL)
+        self.full_interval: float = definition.value(_FULL)
+        self.rate: int = definition.value(_RATE)
+        self.max_alerts: int = definition.value(_MAX_ALERTS)
+        self._files: tuple[Glob, ...] = definition.value(_FILES)
+
+    entry = staticmethod(Entry.parse)
+
+    @staticmethod
+    def order(row: str, /) -> str:
+        fields = row.split()
+        return fields[5] if len(fields) > 5 else row
+
+    @staticmethod
+    def subject(entry: Entry, /) -> str:
+        return quote(entry.subject) if entry.subject else ""
+
+    async def survey(self, host: Host) -> list[Executable]:
+        paths = expand(self._files)
+        if not paths:
+            raise UnknownError("INTEGRITY_FILES names no file that is there")
+        return _readable(await host.scanner.hash_all(paths))
+
+    async def survey_of(self, host: Host, subject: str) -> list[Executable]:
+        return _readable(await host.scanner.hash_all([unquote(subject)]))
+
+    async def run(self, host: Host, report: Report) -> None:
+        watch = _Watch(self, host, report)
+        try:
+            await watch.run()
+        finally:
+            await watch.aclose()
+
+
+class _Watch:
+    """One run of the check."""
+
+    def __init__(self, check: IntegrityCheck, host: Host, report: Report) -> None:
+        self._check = check
+        self._report = report
+        self._level = check.settings.default_alert_level
+        self._pace = Pace()
+        self._expected = Expected(host, report, check, check.inline)
+        self._findings = Findings(
+            report, check.max_alerts, "Many executables are not as expected", check.id.name, self._level
+        )
+        self._paths = PathWatch(host.inotify, self._touched, self._pass_soon)
+        self._table: MountTable | None = None
+        self._mounts: set[Mount] = set()
+        self._covered: frozenset[str] = frozenset()
+        self._targets: dict[str, list[Entry]] = {}
+        self._states = FileStates()
+        self._bad: dict[str, Observation] = {}
+        self._unread: dict[str, str] = {}
+        self._touched_paths: set[str] = set()
+        self._pass_at = self._full_at = self._fresh_at = 0.0
+        self._complete = False  # all has been read once: what is not bad now is good
+        scanner = host.scanner
+        self._quick = Lane(scanner, 0, self._hashed, self._lane_ended)
+        self._big = Lane(scanner, check.rate, self._hashed, self._lane_ended)
+        self._full = Lane(scanner, check.rate, self._hashed, self._lane_ended)
+        self._images = ImageFindings(host, self._judge_image, self._level)
+        self._failure = ""
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if self._expected.refresh() or not self._targets:
+                    self._take_list()
+                if self._failure:
+                    failure, self._failure = self._failure, ""
+                    raise UnknownError(failure)
+                await self._look()
+            except UnknownError as error:
+                self._report.unknown(str(error))
+                self._pass_at = max(self._pass_at, time.monotonic() + RETRY_S)
+            if await wait(self._expected.changed, max(self._pass_at - time.monotonic(), 0.0)):
+                await asyncio.sleep(self._pace.pause())
+
+    async def aclose(self) -> None:
+        self._expected.close()
+        self._paths.close()
+        for lane in (self._quick, self._big, self._full):
+            await lane.aclose()
+        if self._table is not None:
+            self._table.close()
+
+    async def _look(self) -> None:
+        touched, self._touched_paths = self._touched_paths, set()
+        for path in touched:
+            self._states.forget(path)
+            self._look_at(path)
+        if time.monotonic() >= self._pass_at:
+            await self._pass()
+            await self._images.look(self._targets, self._paths.listed)
+        elif touched:
+            await self._images.look(self._targets, self._paths.listed)
+        if not self._complete and self._full.idle:
+            self._complete = True
+        await self._tell()
+
+    def _take_list(self) -> None:
+        """What to look at, from the list. Raises UnknownError when that is nothing."""
+        targets: dict[str, list[Entry]] = {}
+        for entry in self._expected.entries:
+            for path in [entry.literal] if entry.literal else expand([Glob(entry.path)]) or [entry.path]:
+                targets.setdefault(path, []).append(entry)
+        if not targets:
+            raise UnknownError(f"the baseline of {self._check.id} has no entries")
+        self._targets = targets
+        self._states.keep(targets)
+        self._images.forget()
+        for kept in (self._bad, self._unread):
+            for path in kept.keys() - targets.keys():
+                del kept[path]
+        self._pass_soon()
+
+    # What may be different
+
+    def _touched(self, path: str) -> None:
+        path = self._paths.listed.get(path, path)
+        if path in self._targets:
+            self._touched_paths.add(path)
+            self._wake()
+
+    def _pass_soon(self) -> None:
+        self._pass_at = 0.0
+        self._wake()
+
+    def _wake(self) -> None:
+        self._expected.changed.set()
+
+    async def _pass(self) -> None:
+        """Compare the state of all files with that of their last reading."""
+        if any(not entry.literal for entry in self._expected.entries):
+            self._take_list()  # its globs may mean other files now
+        self._pass_at = time.monotonic() + self._check.interval
+        self._read_mounts()
+        self._paths.watch(self._targets)
+        self._report.note("inotify", self._paths.problem)
+        unread = []
+        for number, path in enumerate(list(self._targets)):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if not self._look_at(path):
+                unread.append(path)
+        if time.monotonic() >= self._full_at:
+            self._full_at = time.monotonic() + self._check.full_interval
+            unread = list(self._targets)
+        # The small ones first: nobody waits for a file that takes minutes.
+        self._full.add(sorted(unread, key=self._states.size))
+
+    def _look_at(self, path: str) -> bool:
+        """Judge *path* by its state, if that is enough; else have it read. False: it was never read."""
+        state = self._states.look(path)
+        if state.error == "missing":
+            self._judge(path, None)
+        elif state.error:
+            self._unread[path] = state.error
+        elif known := self._states.known(path, state):
+            self._judge(path, known)
+        elif self._states.was_read(path) or not self._looks_right(path, state.executable):
+            (self._big if state.size > _BIG else self._quick).add([path])
+        else:
+            return False
+        return True
+
+    def _looks_right(self, path: str, found: Executable) -> bool:
+        """Before anything has been read: whether all but the content is as expected."""
+        expected = self._targets[path]
+        return any(not judge([e._replace(sha256="*")], found, inode=self._check.inode).kind for e in expected)
+
+    def _read_mounts(self) -> None:
+        try:
+            if self._table is None:
+                self._table = MountTable(self._mounts_changed)
+            self._mounts = set(self._table.read())
+        except OSError as error:
+            raise UnknownError(f"/proc/self/mountinfo cannot be read: {error.strerror}") from error
+        self._covered = frozenset(mount.path for mount in self._mounts)
+
+    def _mounts_changed(self) -> None:
+        assert self._table is not None
+        changed = {mount.path for mount in self._mounts ^ set(self._table.read())}
+        if any(path in self._targets or self._is_above(path) for path in changed):
+            self._pass_soon()
+
+    def _is_above(self, folder: str) -> bool:
+        return any(is_below(path, folder) for path in self._targets)
+
+    # The verdict
+
+    def _hashed(self, found: Hashed) -> None:
+        """A file was read."""
+        if found.path not in self._targets:
+            return
+        self._unread.pop(found.path, None)
+        if found.error == "missing":
+            self._judge(found.path, None)
+        elif found.error.startswith("kind: "):
+            self._bad[found.path] = self._observation(
+                found.path, Verdict("changed", (f"it is {found.error[6:]} now",))
+            )
+        elif found.error:
+            self._unread[found.path] = found.error
+        elif self._states.is_now(found):
+            self._judge(found.path, self._states.learn(found, self._targets[found.path]))
+        else:  # it was replaced while it was read
+            self._touched_paths.add(found.path)
+        self._wake()
+
+    def _lane_ended(self, reason: str) -> None:
+        self._failure = reason or self._failure
+        self._wake()
+
+    def _judge(self, path: str, found: Executable | None) -> None:
+        self._unread.pop(path, None)
+        verdict = judge(self._targets[path], found, inode=self._check.inode, covered=path in self._covered)
+        if not verdict.kind:
+            self._bad.pop(path, None)
+        elif path not in self._bad or self._bad[path].key != _key(path, verdict):
+            self._bad[path] = self._observation(path, verdict)
+
+    def _judge_image(self, path: str, found: Executable) -> Verdict:
+        # What runs is a file: by which link it was started is not known.
+        entries = [entry._replace(target="") for entry in self._targets[path]]
+        return judge(entries, found, inode=self._check.inode)
+
+    def _observation(self, path: str, verdict: Verdict) -> Observation:
+        shown = printable(path)
+        lines = [f"{shown}:", *map(printable, verdict.reasons)]
+        if path in self._covered:
+            lines.append("something is mounted over it")
+        return Observation(
+            self._level,
+            f"Executable {shown} {verdict.kind}",
+            Subject(shown, "file", verdict.kind),
+            Details("\n".join(lines)),
+            key=_key(path, verdict),
+            cleared_status="as expected",
+        )
+
+    async def _tell(self) -> None:
+        found = [self._bad[path] for path in sorted(self._bad)] + self._images.observations
+        now = time.monotonic()
+        fresh = now >= self._fresh_at
+        if fresh:
+            self._fresh_at = now + _PERIOD_S
+        if self._complete:
+            await self._findings.look(found, _CLEARED, fresh=fresh)
+        else:  # what was found before a restart may still be so
+            for seen in found:
+                self._findings.see(seen)
+            await self._findings.summarise()
+        unread = [f"{printable(path)}: {reason}" for path, reason in sorted(self._unread.items())]
+        text = f"{len(unread)} files cannot be read, the first: {unread[0]}" if unread else ""
+        self._report.note("unread", text)
+
+
+def _key(path: str, verdict: Verdict) -> str:
+    return f"{verdict.kind} {quote(path)}"
+
+
+def _readable(results: Iterable[Hashed]) -> list[Executable]:
+    return sorted(executable(one) for one in results if not one.error)
+
+
+CHECK = IntegrityCheck

@@ -1,0 +1,119 @@
+"""Processes that run another file than the one that is at the path of their executable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import aclosing
+
+from mender_monitor_py.baseline import quote
+from mender_monitor_py.commandline import printable
+from mender_monitor_py.host.filestates import executable
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.integritylist import Executable, Verdict
+from mender_monitor_py.model import Details, Observation, Subject
+
+_DELETED = " (deleted)"
+_MAX_SHOWN = 3
+
+
+class ImageFindings:
+    """
+    Looks at what the processes of listed executables run.
+
+    *judge* says what is wrong with a file that is run under a path. *observations* are the findings.
+    """
+
+    def __init__(self, host: Host, judge: Callable[[str, Executable], Verdict], level: str) -> None:
+        self._host = host
+        self._judge = judge
+        self._level = level
+        self._verdicts: dict[tuple[str, int, int], Verdict] = {}
+        self.observations: list[Observation] = []
+
+    def forget(self) -> None:
+        """What is expected has changed."""
+        self._verdicts.clear()
+
+    async def look(self, paths: Collection[str], listed: Mapping[str, str]) -> None:
+        """
+        Look at all processes. *listed* is from where a file really is to its path among *paths*.
+
+        Raises UnknownError.
+        """
+        running = self._running(paths, listed)
+        verdicts = {}
+        for (path, device, inode), pids in running.items():
+            verdicts[path, device, inode] = await self._verdict(path, device, inode, pids[0])
+        self._verdicts = verdicts  # what nobody runs any more is forgotten
+        self.observations = [
+            self._observation(key, verdict, running[key])
+            for key, verdict in sorted(verdicts.items())
+            if verdict.kind
+        ]
+
+    def _running(
+        self, paths: Collection[str], listed: Mapping[str, str]
+    ) -> dict[tuple[str, int, int], list[int]]:
+        """By path and file: the processes that run another file than what is at the path."""
+        procfs = self._host.procfs
+        found: dict[tuple[str, int, int], list[int]] = {}
+        ours = _namespace(f"{procfs.path}/self")
+        for pid in procfs.pids():
+            try:
+                name = (procfs.executable(pid) or "").removesuffix(_DELETED)
+                path = listed.get(name, name)
+                if path not in paths:
+                    continue
+                image = os.stat(f"{procfs.path}/{pid}/exe")  # noqa: PTH116
+                namespace = _namespace(f"{procfs.path}/{pid}")
+            except OSError:  # it ended, or is not ours to see
+                continue
+            there = _stat(path)
+            if there is not None and (there.st_dev, there.st_ino) == (image.st_dev, image.st_ino):
+                continue
+            # In a container the same path is another file. In one of our own file system it is not.
+            if namespace == ours or (there is not None and there.st_dev == image.st_dev):
+                found.setdefault((path, image.st_dev, image.st_ino), []).append(pid)
+        return found
+
+    async def _verdict(self, path: str, device: int, inode: int, pid: int) -> Verdict:
+        key = (path, device, inode)
+        if key in self._verdicts:
+            return self._verdicts[key]
+        results = self._host.scanner.hash([f"{self._host.procfs.path}/{pid}/exe"])
+        async with aclosing(results):
+            async for result in results:
+                if not result.error and (result.device, result.inode) == (device, inode):
+                    # Of the link in /proc only the file counts.
+                    return self._judge(path, executable(result)._replace(path=path, target=""))
+        return Verdict()
+
+    def _observation(self, key: tuple[str, int, int], verdict: Verdict, pids: list[int]) -> Observation:
+        path = printable(key[0])
+        lines = [f"{len(pids)} processes run another file than the one that is at {path} now:"]
+        lines += map(printable, verdict.reasons)
+        for pid in pids[:_MAX_SHOWN]:
+            who = self._host.procfs.describe(pid)
+            lines += who.lines() if who else [f"pid: {pid}, which has ended"]
+        if len(pids) > _MAX_SHOWN:
+            lines.append(f"further pids: {' '.join(map(str, pids[_MAX_SHOWN:20]))}")
+        return Observation(
+            self._level,
+            f"Executable {path} {verdict.kind}",
+            Subject(f"{path} as it runs", "process", verdict.kind),
+            Details("\n".join(lines)),
+            key=f"running {verdict.kind} {quote(key[0])} {key[1]}:{key[2]}",
+            cleared_status="not running any more",
+        )
+
+
+def _namespace(folder: str) -> str:
+    return os.readlink(f"{folder}/ns/mnt")  # noqa: PTH115
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None

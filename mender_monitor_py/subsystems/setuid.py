@@ -1,0 +1,302 @@
+"""
+Executables that give their user more rights than he has, and are not expected.
+
+A scan, by a process of its own at idle priority, at the start and each SETUID_INTERVAL. In between fanotify
+tells what was made, moved in or changed on the same file systems; without it inotify does, in the folders
+that matter most. An event leads to a look at that file by the same process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Iterable, Sequence
+
+from mender_monitor_py.baseline import Glob, inline, quote, unquote
+from mender_monitor_py.commandline import printable
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.mounts import Mount, read_mounts
+from mender_monitor_py.host.scanner import MAX_FOUND, Scanned
+from mender_monitor_py.model import Details, Observation, Subject
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.setuidlist import (
+    SGID,
+    SUID,
+    Allowed,
+    Entry,
+    Found,
+    Mounted,
+    Walk,
+    begins_entry,
+    excluded,
+    exclusion,
+    is_below,
+    walks,
+)
+from mender_monitor_py.subsystems.base import Definition, Field, Report
+from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
+from mender_monitor_py.subsystems.fields import choices, count, interval, yes_no
+from mender_monitor_py.subsystems.findings import Findings
+from mender_monitor_py.subsystems.pace import Pace
+from mender_monitor_py.subsystems.setuidevents import SetuidEvents
+
+RETRY_S = 60.0
+_PERIOD_S = 60.0  # in which SETUID_MAX_ALERTS counts
+_MAX_PENDING = 5000  # paths to be looked at: more than that is a scan
+_MAX_WHO = 1000
+
+
+def _entries(text: str) -> tuple[Entry, ...]:
+    return inline(text, Entry.parse, begins_entry)
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    found = tuple(text.split())
+    for path in found:
+        if not path.startswith("/"):
+            raise ValueError(f"{path[:80]!r} is not an absolute path")
+    return found
+
+
+def _globs(text: str) -> tuple[Glob, ...]:
+    return tuple(map(Glob, _paths(text)))
+
+
+_PATHS = Field("SETUID_PATHS", _paths, "where to look", default="/")
+_EXCLUDE = Field("SETUID_EXCLUDE", _globs, "what to leave out: folders, files, globs")
+_ALLOW = Field("SETUID_ALLOW", _entries, "entries besides the baseline, as /usr/bin/sudo mode:4755")
+_BITS = Field(
+    "SETUID_BITS", choices("suid", "sgid", "caps"), "suid, sgid, caps: file capabilities", "suid sgid caps"
+)
+_INTERVAL = Field("SETUID_INTERVAL", interval, "time from scan to scan", default="1h")
+_XDEV = Field("SETUID_XDEV", yes_no, "no: file systems mounted below SETUID_PATHS, too", default="yes")
+_MAX_ALERTS = Field("SETUID_MAX_ALERTS", count, "new findings in one look with an alert each", default="20")
+
+
+class SetuidCheck(Baselined[Entry, Found]):
+    """A set-uid executable that neither the baseline nor SETUID_ALLOW expects, or not as it is expected."""
+
+    subsystem = "setuid"
+    summary = "set-uid executables that are not expected"
+    fields = (_PATHS, _EXCLUDE, _ALLOW, _BITS, _INTERVAL, _XDEV, _MAX_ALERTS)
+
+    def __init__(self, definition: Definition, settings: Settings) -> None:
+        super().__init__(definition, settings)
+        self.inline = definition.value(_ALLOW)
+        self.interval: float = definition.value(_INTERVAL)
+        self.max_alerts: int = definition.value(_MAX_ALERTS)
+        self._exclude = exclusion(definition.value(_EXCLUDE))
+        self._excluded = re.compile(self._exclude, re.DOTALL) if self._exclude else None
+        self._paths: tuple[str, ...] = definition.value(_PATHS)
+        self._bits: tuple[str, ...] = definition.value(_BITS)
+        self._other_file_systems: bool = not definition.value(_XDEV)
+
+    entry = staticmethod(Entry.parse)
+
+    @staticmethod
+    def subject(entry: Entry, /) -> str:
+        return quote(entry.subject)
+
+    @property
+    def bits(self) -> int:
+        return (SUID if "suid" in self._bits else 0) | (SGID if "sgid" in self._bits else 0)
+
+    @property
+    def capabilities(self) -> bool:
+        return "caps" in self._bits
+
+    def walks(self, mounts: Iterable[Mount]) -> list[Walk]:
+        """The trees to look through. Raises UnknownError when there is none of them."""
+        paths = [os.path.realpath(path) for path in self._paths]
+        there = [path for path in paths if os.path.lexists(path)]
+        if not there:
+            raise UnknownError(f"SETUID_PATHS: there is no {' and no '.join(paths)}")
+        mounted = [Mounted(one.path, one.device, one.root, one.kind, one.nosuid) for one in mounts]
+        return walks(there, mounted, other_file_systems=self._other_file_systems)
+
+    def excludes(self, path: str) -> bool:
+        return excluded(path, self._excluded)
+
+    async def scan(
+        self, host: Host, trees: Sequence[Walk], mounts: Iterable[Mount], *, idle: bool = True
+    ) -> tuple[list[Found], Scanned]:
+        """What there is in *trees*. Raises UnknownError."""
+        stop = [mount.path for mount in mounts]
+        return await host.scanner.setuid(
+            trees, stop, self._exclude, self.bits, capabilities=self.capabilities, idle=idle
+        )
+
+    async def survey(self, host: Host) -> list[Found]:
+        mounts = read_mounts()
+        return (await self.scan(host, self.walks(mounts), mounts))[0]
+
+    async def survey_of(self, host: Host, subject: str) -> list[Found]:
+        tree = Walk(unquote(subject), _is_nosuid(unquote(subject)))
+        return (await self.scan(host, [tree], read_mounts(), idle=False))[0]
+
+    async def run(self, host: Host, report: Report) -> None:
+        watch = _Watch(self, host, report)
+        try:
+            await watch.run()
+        finally:
+            watch.close()
+
+
+class _Watch:
+    """One run of the check."""
+
+    def __init__(self, check: SetuidCheck, host: Host, report: Report) -> None:
+        self._check = check
+        self._host = host
+        self._report = report
+        self._level = check.settings.default_alert_level
+        self._pace = Pace()
+        self._expected = Expected(host, report, check, check.inline)
+        self._events = SetuidEvents(host, report, check, self._touched, self._scan_soon)
+        self._findings = Findings(
+            report, check.max_alerts, "Many unexpected set-uid executables", check.id.name, self._level
+        )
+        self._allowed: Allowed | None = None
+        self._known: dict[str, Found] = {}
+        self._who: dict[str, list[str]] = {}
+        self._pending: set[str] = set()
+        self._during_scan: set[str] = set()
+        self._scanned = False
+        self._scan_at = self._fresh_at = 0.0
+        self._scan: asyncio.Task[tuple[list[Found], Scanned]] | None = None
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if self._expected.refresh() or self._allowed is None:
+                    self._allowed = Allowed(self._expected.entries)
+                await self._look()
+                await self._judge(self._allowed)
+            except UnknownError as error:
+                self._scan_at = max(self._scan_at, time.monotonic() + RETRY_S)
+                self._report.unknown(str(error))
+            if await wait(self._expected.changed, max(self._scan_at - time.monotonic(), 0.0)):
+                await asyncio.sleep(self._pace.pause())
+
+    def close(self) -> None:
+        self._expected.close()
+        self._events.close()
+        if self._scan is not None:
+            self._scan.cancel()
+
+    async def _look(self) -> None:
+        """A scan that is over counts, one that is due begins; what events named is looked at."""
+        if self._scan is not None and self._scan.done():
+            self._end_scan()
+        elif self._scan is None and time.monotonic() >= self._scan_at:
+            self._begin_scan()
+        if len(self._pending) > _MAX_PENDING:
+            self._pending.clear()
+            self._scan_soon()
+        if self._pending:
+            await self._inspect()
+
+    def _begin_scan(self) -> None:
+        self._events.refresh()
+        self._during_scan.clear()
+        self._scan_at = time.monotonic() + self._check.interval
+        self._scan = asyncio.get_running_loop().create_task(
+            self._check.scan(self._host, self._events.walks, self._events.mounts)
+        )
+        self._scan.add_done_callback(lambda _: self._wake())
+
+    def _end_scan(self) -> None:
+        assert self._scan is not None
+        scan, self._scan = self._scan, None
+        found, summary = scan.result()
+        self._known = {one.path: one for one in found}
+        self._scanned = True
+        self._pending |= self._during_scan  # the scan may have passed before it happened
+        self._events.watch(self._known)
+        missed = f"{summary.unread} folders could not be read: {', '.join(map(printable, summary.problems))}"
+        self._report.note("unread", missed if summary.unread else "")
+        more = f"of {summary.found} set-uid executables only {len(found)} were looked at"
+        self._report.note("many", more if summary.found > MAX_FOUND else "")
+
+    def _touched(self, path: str, pid: int) -> None:
+        if pid and path not in self._who and len(self._who) < _MAX_WHO:
+            who = self._host.procfs.describe(pid)
+            self._who[path] = ["by:", *who.lines()] if who else [f"by pid {pid}, which has ended"]
+        self._pending.add(path)
+        if self._scan is not None:
+            self._during_scan.add(path)
+        self._wake()
+
+    def _scan_soon(self) -> None:
+        self._scan_at = 0.0
+        self._wake()
+
+    def _wake(self) -> None:
+        self._expected.changed.set()
+
+    async def _inspect(self) -> None:
+        """Look at what events named, files and folders with all in them."""
+        paths, self._pending = sorted(self._pending), set()
+        trees = [Walk(path, _is_nosuid(path)) for path in paths]
+        found, _ = await self._check.scan(self._host, trees, self._events.mounts, idle=False)
+        for path in [known for known in self._known if any(is_below(known, path) for path in paths)]:
+            del self._known[path]
+        self._known.update((one.path, one) for one in found)
+        for path in self._who.keys() - self._known.keys():
+            del self._who[path]
+        if self._scanned:
+            self._events.watch(self._known)
+
+    async def _judge(self, allowed: Allowed) -> None:
+        judged = ((one, allowed.judge(one)) for _, one in sorted(self._known.items()))
+        found = [self._observation(one, wrong) for one, wrong in judged if wrong is not None]
+        now = time.monotonic()
+        fresh = now >= self._fresh_at
+        if fresh:
+            self._fresh_at = now + _PERIOD_S
+        if self._scanned:
+            cleared = "The file is gone, is not set-uid any more, or is expected now"
+            await self._findings.look(found, cleared, fresh=fresh)
+        else:  # what earlier looks found may still be there
+            for seen in found:
+                self._findings.see(seen)
+            await self._findings.summarise()
+
+    def _observation(self, found: Found, wrong: Sequence[str]) -> Observation:
+        shown = printable(found.path)
+        return Observation(
+            self._level,
+            f"Unexpected set-uid executable {shown}",
+            Subject(shown, "file", "nosuid" if found.nosuid else "set-uid"),
+            Details("\n".join(describe(found, wrong, self._who.get(found.path, [])))),
+            key=quote(found.path),
+            cleared_status="gone or expected",
+        )
+
+
+def describe(found: Found, wrong: Sequence[str], who: Sequence[str]) -> list[str]:
+    """What a person needs to judge a set-uid executable."""
+    lines = [f"{printable(found.path)}: mode {found.mode:04o}, owner {found.uid}:{found.gid}"]
+    if found.capabilities:
+        lines.append(f"capabilities: {found.capabilities}")
+    lines.append(f"size: {found.size}, sha256: {found.sha256 or 'not read'}")
+    if found.links > 1:
+        lines.append(f"the file has {found.links} names (hard links)")
+    if found.nosuid:
+        lines.append("it has no effect here: the file system is mounted nosuid")
+    if wrong:
+        lines += ["other than the baseline says:", *wrong]
+    return [*lines, *who, f"expected by the entry: {found.row}"]
+
+
+def _is_nosuid(path: str) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_NOSUID)
+    except OSError:
+        return False
+
+
+CHECK = SetuidCheck
