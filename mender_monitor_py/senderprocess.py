@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from mender_monitor_py import clientsetup
 from mender_monitor_py.paths import Paths
-from mender_monitor_py.protocol import MAX_REPLY, NotSent, Reply, decode, encode
+from mender_monitor_py.protocol import MAX_REPLY, NotSent, Reply, Setup, decode, encode
 from mender_monitor_py.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class SenderProcess:
     """
     One sender process, behind the socket of its unit where there is one, else a child of this process.
 
-    mender.conf and the keys are read each time one is reached.
+    mender.conf, certificates and keys are read each time one is reached, and after each attempt that failed:
+    what was missing may be in them by now.
     """
 
     def __init__(self, paths: Paths, settings: Callable[[], Settings]) -> None:
@@ -50,12 +51,19 @@ class SenderProcess:
         self._child: asyncio.subprocess.Process | None = None
         self._warned: list[str] = []
         self._used: Settings | None = None
+        self._setup: Setup | None = None
+        self._failed = False
 
     @property
     def is_open(self) -> bool:
         return self._streams is not None
 
     async def post(self, to: str, body: Any) -> Reply:
+        reply = await self._posted(to, body)
+        self._failed = reply.wait is not None
+        return reply
+
+    async def _posted(self, to: str, body: Any) -> Reply:
         try:
             reader, writer = await self._opened()
             writer.write(encode({"do": "post", "to": to, "body": body}))
@@ -92,18 +100,26 @@ class SenderProcess:
 
     async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         settings = self._settings()
-        if self._streams is not None and (self._streams[0].at_eof() or settings != self._used):
-            await self.close()  # it had nothing to do for long, or knows another setup
-        if self._streams is None:
+        if self._streams is not None and (self._streams[0].at_eof() or settings is not self._used):
+            await self.close()  # it had nothing to do for long, or the settings were read again
+        if self._streams is None or self._failed:
             self._used = settings
-            setup, warnings = await clientsetup.load(self._paths, settings)
-            for warning in warnings:
-                if warning not in self._warned:
-                    log.warning("%s", warning)
-            self._warned = warnings
-            self._streams = await self._reached() or await self._started()
+            setup = await self._loaded(settings)
+            if self._streams is None:
+                self._streams = await self._reached() or await self._started()
+            elif setup == self._setup:
+                return self._streams
+            self._setup = setup
             self._streams[1].write(encode(setup.message()))
         return self._streams
+
+    async def _loaded(self, settings: Settings) -> Setup:
+        setup, warnings = await clientsetup.load(self._paths, settings)
+        for warning in warnings:
+            if warning not in self._warned:
+                log.warning("%s", warning)
+        self._warned = warnings
+        return setup
 
     async def _reached(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         path = self._paths.sender_socket

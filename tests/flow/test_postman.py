@@ -573,6 +573,49 @@ def test_other_settings_count_from_the_next_post_on(paths: Paths, server: HttpSe
     ]
 
 
+def test_what_was_set_right_counts_at_the_next_attempt(paths: Paths, server: HttpServer) -> None:
+    """
+    Another address in mender.conf, while the same sender process goes on trying.
+    """
+    with HttpServer() as away:
+        url = away.url
+    server.answer = accepting
+    mender_conf(paths, ServerURL=url)
+
+    async def run(link: SenderProcess) -> list[Reply]:
+        replies = [await link.post("alert", BODY) for _ in range(2)]
+        process = link._child
+        mender_conf(paths, ServerURL=server.url)
+        replies.append(await link.post("alert", BODY))
+        assert link._child is process
+        return replies
+
+    replies = with_process(paths, run, _own_key(paths))
+    assert [(reply.wait, reply.status) for reply in replies] == [("server", 0), ("server", 0), (None, 204)]
+
+
+def test_a_reload_reads_everything_again(paths: Paths, server: HttpServer) -> None:
+    """
+    The settings are the same ones, but another key is where they say.
+    """
+    server.answer = accepting
+    mender_conf(paths, ServerURL=server.url)
+    settings = [_own_key(paths)]
+
+    async def run() -> None:
+        link = SenderProcess(paths, lambda: settings[0])
+        try:
+            await link.post("alert", BODY)
+            settings[0] = _own_key(paths)
+            await link.post("alert", BODY)
+        finally:
+            await link.close()
+
+    asyncio.run(run())
+    first, second = [request.json["pubkey"] for request in server.requests if "auth" in request.path]
+    assert first != second
+
+
 def test_a_process_that_ended_is_started_again(paths: Paths, server: HttpServer) -> None:
     server.answer = accepting
     mender_conf(paths, ServerURL=server.url)
