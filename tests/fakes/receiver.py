@@ -73,7 +73,7 @@ class ReceiverProcess:
             self._process.terminate()
             self._process.wait(30)
             self._process.stdout.close()
-            self._process = None
+            self._process, self._pending = None, b""
             self._socket.unlink(missing_ok=True)
 
     def line(self, seconds: float) -> str:
