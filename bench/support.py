@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +64,16 @@ class Device:
         inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         self.environment = {
             **inherited,
-            "PYTHONPYCACHEPREFIX": str(root / "pycache"),
             "MENDER_MONITOR_ROOT": str(root),
             "PYTHONPATH": str(PROJECT),
             "DBUS_SYSTEM_BUS_ADDRESS": bus or f"unix:path={root}/no-bus",
         }
         self._python = python
         self._process: subprocess.Popen[bytes] | None = None
+        # As on a device: /run is memory.
+        self._memory = tempfile.TemporaryDirectory(dir="/dev/shm")
+        root.mkdir(exist_ok=True)
+        (root / "run").symlink_to(self._memory.name)
         for folder in ("available", "enabled"):
             (self.etc / "monitor.d" / folder).mkdir(parents=True, exist_ok=True)
         # Nobody is there to send to: alerts stay where they can be counted.
@@ -146,3 +150,4 @@ class Device:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._memory.cleanup()
