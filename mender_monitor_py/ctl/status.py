@@ -69,13 +69,13 @@ def _checks(
     for check in sorted(enabled.union(catalog.available())):
         state = states.get(check) if check in enabled else None
         other = _DISABLED if check not in enabled else _STARTING if running else _NOT_WATCHED
-        nothing: dict[str, Any] = {"state": other, "since": None, "error": "", "findings": []}
+        nothing: dict[str, Any] = {"state": other, "since": None, "error": "", "findings": [], "notes": []}
         names = {"subsystem": check.subsystem, "name": check.name, "enabled": check in enabled}
         quiet = silences.get(check)
         silenced = None if quiet is None else {"seconds": quiet.left, "reason": quiet.reason}
         found.append(
             names
-            | (nothing if state is None else {key: state[key] for key in nothing})
+            | (nothing if state is None else {key: state.get(key, nothing[key]) for key in nothing})
             | {"silenced": silenced}
         )
     return found
@@ -122,6 +122,7 @@ def _text(found: dict[str, Any]) -> str:
         rows += [
             ("", moment(one["since"]), "", f"{one['level']}: {one['name']}") for one in check["findings"]
         ]
+        rows += [("", "", "", note) for note in check["notes"]]
     lines += ["", table(rows) if found["checks"] else "There are no checks.", ""]
     if "error" in outbox:
         lines.append(f"Outbox: {one_line(outbox['error'])}")
