@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 
@@ -77,6 +76,8 @@ class Images:
 
         Reads the whole file, once as long as it does not change: not for the event loop.
         """
+        import hashlib  # it loads all of OpenSSL: 4 MiB that most devices can do without
+
         for candidate in (f"{self._procfs.path}/{pid}/exe", path):
             try:
                 descriptor = os.open(candidate, os.O_RDONLY | os.O_CLOEXEC)
