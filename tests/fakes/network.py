@@ -44,14 +44,20 @@ def program(folder: Path, name: str) -> str:
     return str(path)
 
 
+class Running(subprocess.Popen[str]):
+    """A program of a test, and the line that it printed when it was there."""
+
+    first_line = ""
+
+
 @contextmanager
-def running(executable: str, code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(executable: str, code: str, *arguments: str) -> Iterator[Running]:
     """*executable*, a Python, runs *code*; it is there when it has printed a line, and ended afterwards."""
     command = [executable, "-I", "-S", "-c", code, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = Running(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     try:
-        process.first_line = process.stdout.readline().strip()  # type: ignore[attr-defined]
+        process.first_line = process.stdout.readline().strip()
         yield process
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from mender_monitor_py.errors import DefinitionError, UnknownError
-from mender_monitor_py.host import processevents
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.procconnector import ProcConnector
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.pidwatch import Main
 from mender_monitor_py.settings import Settings
@@ -77,7 +77,7 @@ def without_events(monkeypatch):
     def denied(self):
         raise UnknownError("not permitted")
 
-    monkeypatch.setattr(processevents.ProcConnector, "open", refused)
+    monkeypatch.setattr(ProcConnector, "open", refused)
     monkeypatch.setattr(ExecOpens, "__init__", denied)
 
 

@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ async def watched(paths, one: PortsCheck, report: JudgingReport | None = None):
         await host.aclose()
 
 
-def in_network(scenario: Callable[[], object]) -> None:
+def in_network(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     in_own_network(lambda: asyncio.run(scenario()))
 
 

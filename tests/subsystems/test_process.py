@@ -11,23 +11,24 @@ import ctypes
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mender_monitor_py.errors import UnknownError
-from mender_monitor_py.host import procconnector, processevents
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procconnector import ProcConnector
 from mender_monitor_py.host.processevents import ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
-from mender_monitor_py.model import CRITICAL, OK, CheckId
+from mender_monitor_py.model import CRITICAL, OK, Alert, CheckId
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import process
 from mender_monitor_py.subsystems.base import Definition
@@ -105,12 +106,13 @@ async def watched(paths, one: ProcessCheck, procfs: Procfs | None = None):
         await host.aclose()
 
 
-def about(report: JudgingReport, text: str | Path) -> list:
+def about(report: JudgingReport, text: str | Path) -> list[Alert]:
     return [alert for alert in report.alerts if str(text) in alert.subject.name]
 
 
-async def run(*command: str | Path, **options) -> None:
-    await asyncio.to_thread(subprocess.run, [str(part) for part in command], check=False, **options)
+async def run(*command: str | Path, **options: Any) -> None:
+    words = [str(part) for part in command]
+    await asyncio.to_thread(lambda: subprocess.run(words, check=False, **options))
 
 
 SPAWNER = """
@@ -156,7 +158,7 @@ def test_lost_events_are_noticed(tmp_path):
 
     async def scenario():
         connector = await ProcConnector.open()
-        connector._socket.setsockopt(procconnector.socket.SOL_SOCKET, procconnector.socket.SO_RCVBUF, 1)
+        connector._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         subprocess.run([sys.executable, "-c", SPAWNER, "/bin/true", "100"], capture_output=True, check=True)
         for _ in range(20):
             connector.read()
@@ -502,7 +504,7 @@ def test_without_the_connector(paths, tmp_path, monkeypatch, fanotify):
     async def refused():
         raise UnknownError("no process connector here")
 
-    monkeypatch.setattr(processevents.ProcConnector, "open", refused)
+    monkeypatch.setattr(ProcConnector, "open", refused)
     if not fanotify:
 
         def denied(self):

@@ -88,6 +88,6 @@ def test_the_main_process_is_the_one_that_the_others_come_from():
         return Stat(pid, "x", state, parent, 0, start)
 
     assert main_of([]) is None
-    assert main_of([stat(5, 4, 9), stat(4, 1, 8), stat(6, 4, 7)]).pid == 4
-    assert main_of([stat(5, 1, 9), stat(9, 1, 8)]).pid == 9
+    assert main_of([stat(5, 4, 9), stat(4, 1, 8), stat(6, 4, 7)]) == stat(4, 1, 8)
+    assert main_of([stat(5, 1, 9), stat(9, 1, 8)]) == stat(9, 1, 8)
     assert main_of([stat(5, 1, 9, "Z")]) is None
