@@ -162,6 +162,10 @@ class Programs:
             else:
                 self._others.append(entry)
 
+    def has(self, executable: str) -> bool:
+        """Whether an entry names *executable* itself, by no glob."""
+        return executable in self._literal
+
     def about(self, image: Image) -> list[Entry]:
         """The entries that name *image*. Their conditions are still to be held against the facts."""
         candidates = [*self._literal.get(image.executable, ()), *self._others]

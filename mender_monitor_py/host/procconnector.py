@@ -108,13 +108,12 @@ class ProcConnector:
             if sender[0] != 0 or len(data) < _EVENT.size:  # anybody may send to a netlink socket
                 continue
             _, sequence, what, cpu, _, thread, pid, first, second = _EVENT.unpack_from(data)
-            if what == NONE:  # another listener is acknowledged
-                continue
             expected = self._next.get(cpu, sequence)
             self._next[cpu] = (sequence + 1) & 0xFFFFFFFF
             if sequence != expected:
                 self.lost += (sequence - expected) & 0xFFFFFFFF
-            events.append(Event(what, thread, pid, first, second))
+            if what != NONE:  # another listener was acknowledged: that has a number too
+                events.append(Event(what, thread, pid, first, second))
         return events
 
 

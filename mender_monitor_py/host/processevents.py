@@ -95,16 +95,15 @@ class ProcessEvents:
         """Whether every end of a process is told."""
         return self._connector is not None
 
-    @property
-    def names_execs(self) -> bool:
-        """Whether the executed files of all file systems are known."""
-        return self._opens is not None and not self._opens.unmarked
-
     async def listen(self, listener: Listener) -> Callable[[], None]:
         """Tell *listener* from now on; returns the undo."""
         async with self._lock:
             if not self._listeners:
-                await self._open()
+                try:
+                    await self._open()
+                except BaseException:  # cancelled on the way
+                    self.close()
+                    raise
             self._listeners.append(listener)
 
         def undo() -> None:

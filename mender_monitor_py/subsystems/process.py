@@ -124,6 +124,8 @@ class _Watch:
         self._level = check.settings.default_alert_level
         self._images = check.images(host)
         self._hidden = HiddenProcesses(host.procfs)
+        self._hiding: dict[int, Observation] = {}
+        self._hidden_due = True
         self._expected = Expected(host, report, check, check.inline)
         self._findings = Findings(
             report, check.max_alerts, "Many unexpected processes", check.id.name, self._level, events=True
@@ -132,7 +134,7 @@ class _Watch:
         self._verdicts: dict[Image, bool | None] = {}
         self._later: list[tuple[Image, int, Facts]] = []
         self._known: dict[int, tuple[str, Image | None]] = {}
-        self._bad: set[int] = set()
+        self._ends: set[int] = set()  # processes whose end is worth a look
         self._told: dict[str, Image] = {}
         self._lasting: set[str] = set()
         self._unnamed = 0
@@ -170,7 +172,12 @@ class _Watch:
 
     def _refresh(self) -> None:
         """Take over a changed list. Raises UnknownError when there is none."""
-        if not self._expected.refresh() and self._programs is not None:
+        try:
+            changed = self._expected.refresh()
+        except UnknownError:
+            self._programs = None
+            raise
+        if not changed and self._programs is not None:
             return
         self._programs = Programs(self._expected.entries)
         self._verdicts.clear()
@@ -190,13 +197,16 @@ class _Watch:
             self._in(OPEN_S, lambda: self._executed(executions))
 
     def exited(self, exits: list[Exit]) -> None:
-        if any(end.pid in self._bad for end in exits):
-            self._look_soon()
+        for end in exits:
+            if end.pid in self._ends or end.pid in self._hiding:
+                self._hidden_due = self._hidden_due or end.pid in self._hiding
+                self._look_soon()
 
     def events_lost(self) -> None:
         self._look_soon()
 
     def mounts_changed(self) -> None:
+        self._hidden_due = True
         self._look_soon()
 
     def _executed(self, executions: list[Execution]) -> None:
@@ -221,15 +231,20 @@ class _Watch:
 
     def _not_named(self, execution: Execution) -> None:
         """What was executed is gone, and had no file that fanotify could tell."""
-        for group in execution.programs:  # a loader: executed itself, or all that is left of a program
-            if is_loader(group[-1].path):
-                self._judge(self._images.of_opened(group), execution.pid)
-        missing = execution.times - len(execution.programs)
+        missing = execution.times
+        for group in execution.programs:
+            # A loader was executed itself, or is all that is left of a program without a file. A glob that
+            # covers the folder of the libraries is not meant for that.
+            if self._check.deny or not is_loader(group[-1].path) or self._lists(group[-1].path):
+                missing -= 1
         if missing > 0:
             self._unnamed += missing
             birth = self._events.born.get(execution.pid)
             who = self._procfs.describe(birth.parent) if birth else None
             self._see(unnamed(self._unnamed, execution.pid, who, self._check.id.name, self._level))
+
+    def _lists(self, executable: str) -> bool:
+        return self._programs is not None and self._programs.has(executable)
 
     def _look_soon(self) -> None:
         self._look_due = True
@@ -282,7 +297,6 @@ class _Watch:
         return any(entry.holds(facts) for entry in entries) == self._check.deny
 
     def _unexpected(self, image: Image, pid: int, *, lasting: bool = False) -> Observation:
-        self._bad.add(pid)
         label = printable(image.label, 400)
         if len(self._told) < _MAX_TOLD:
             self._told[label] = image
@@ -303,7 +317,8 @@ class _Watch:
         pids = self._procfs.pids()
         if 1 not in pids:
             raise UnknownError("/proc does not show the processes of other users (hidepid): CAP_SYS_PTRACE")
-        self._bad.clear()
+        self._ends.clear()
+        self._hidden_due = self._hidden_due or fresh
         denied = 0
         found: dict[str, Observation] = {}
         running: dict[int, tuple[str, Image | None]] = {}
@@ -318,6 +333,8 @@ class _Watch:
                 verdict = await self._conditions_tell(image, pid, self._images.facts(pid))
             if image is not None and verdict:
                 seen = self._unexpected(image, pid, lasting=self._has_lasted(pid))
+                if not seen.event:
+                    self._ends.add(pid)
                 if seen.key not in found or not seen.event:
                     found[seen.key] = seen
         self._known = running
@@ -325,9 +342,11 @@ class _Watch:
             raise UnknownError("not permitted to see what others run: CAP_SYS_PTRACE")
         self._report.note("denied", f"{denied} processes cannot be looked at" if denied else "")
         self._settle(found)
-        hidden = self._hidden_processes()
+        if self._hidden_due:
+            self._hidden_due = False
+            self._hiding = self._hidden_processes()
         cleared = "The process has ended, or is expected now"
-        await self._findings.look([*found.values(), *hidden], cleared, fresh=fresh)
+        await self._findings.look([*found.values(), *self._hiding.values()], cleared, fresh=fresh)
 
     def _image(self, pid: int, running: dict[int, tuple[str, Image | None]]) -> Image | None:
         executable = self._procfs.executable(pid)
@@ -352,12 +371,12 @@ class _Watch:
                 self._report.observe(found[key])
         self._lasting = lasting
 
-    def _hidden_processes(self) -> list[Observation]:
+    def _hidden_processes(self) -> dict[int, Observation]:
         if not self._check.hidden:
-            return []
+            return {}
         mounts = self._events.mounts()
         hidden = self._hidden.look(self._events.born, mounts.read() if mounts is not None else [])
-        return [hidden_process(one, self._procfs.describe(one.pid), self._level) for one in hidden]
+        return {one.pid: hidden_process(one, self._procfs.describe(one.pid), self._level) for one in hidden}
 
     def _note(self) -> None:
         limits = "; ".join(limit for limit in self._events.limits.values() if limit)
