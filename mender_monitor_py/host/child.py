@@ -52,6 +52,6 @@ async def ask(module: str, request: Mapping[str, Any], data: bytes = b"") -> Asy
         if child.returncode is None:
             with suppress(ProcessLookupError):
                 child.kill()
-            await child.wait()
+        await child.communicate()  # to the end of its output, so that the pipe is closed
     if status:
         raise UnknownError(f"{program} ended with status {status}")

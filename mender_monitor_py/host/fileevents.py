@@ -87,7 +87,7 @@ class FileEvents:
         """
         Have events of the file systems of *mounts*; gives the paths of those that have none.
 
-        What was marked before stays so, until it is unmounted.
+        What was marked before stays so, until it is unmounted. Raises UnknownError when it is not permitted.
         """
         refused = []
         # Where the whole of a file system is mounted, its folders have their own paths.
@@ -95,6 +95,8 @@ class FileEvents:
             if mount.device in self._devices:
                 continue
             number = self._mark(mount.path)
+            if number == errno.EPERM:
+                raise UnknownError(_reason(number))
             if number:
                 refused.append(f"{mount.path} ({os.strerror(number)})")
             else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mender_monitor_py.baseline import Glob, unquote
@@ -117,7 +117,15 @@ def expand(globs: Iterable[Glob]) -> list[str]:
         else:  # the part without a wildcard is found by itself, the rest is compared
             candidates = [path for path in glob.iglob(_python(one.text), recursive=True) if one.matches(path)]
         found.update(path for path in candidates if os.path.isfile(path))
-    return sorted(found)
+    # /bin is /usr/bin on most systems: a file that is found by both names is taken once.
+    real = {folder: os.path.realpath(folder) for folder in {path.rpartition("/")[0] for path in found}}
+    return sorted(path for path in found if not _is_found_as(path, real, found))
+
+
+def _is_found_as(path: str, real: Mapping[str, str], found: Collection[str]) -> bool:
+    """Whether *path* is in *found* by the real name of its folder, too."""
+    folder, _, name = path.rpartition("/")
+    return real[folder] != (folder or "/") and f"{real[folder].rstrip('/')}/{name}" in found
 
 
 def _python(pattern: str) -> str:

@@ -142,7 +142,7 @@ class SetuidCheck(Baselined[Entry, Found]):
         try:
             await watch.run()
         finally:
-            watch.close()
+            await watch.aclose()
 
 
 class _Watch:
@@ -172,6 +172,8 @@ class _Watch:
         while True:
             try:
                 if self._expected.refresh() or self._allowed is None:
+                    if self._allowed is None:
+                        self._scan_at = 0.0
                     self._allowed = Allowed(self._expected.entries)
                 await self._look()
                 await self._judge(self._allowed)
@@ -181,11 +183,12 @@ class _Watch:
             if await wait(self._expected.changed, max(self._scan_at - time.monotonic(), 0.0)):
                 await asyncio.sleep(self._pace.pause())
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         self._expected.close()
         self._events.close()
         if self._scan is not None:
             self._scan.cancel()
+            await asyncio.wait([self._scan])
 
     async def _look(self) -> None:
         """A scan that is over counts, one that is due begins; what events named is looked at."""
