@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 GATHER_S, BURST_S = 0.1, 2.0
-_SOON = 5  # looks in _PERIOD_S that come soon
+_SOON = 10  # looks in _PERIOD_S that come soon
 _PERIOD_S = 10.0
 
 

@@ -127,6 +127,7 @@ class Trust:
 
     def _good(self) -> None:
         self._told = ""
+        self._report.note("trust", "")
         if self._report.is_bad(BASELINE):
             subject = replace(self._bad.subject, status="trusted")
             details = Details(f"{self._path} is trusted again")
@@ -138,6 +139,7 @@ class Trust:
         else:
             serial = Signed(copy.data, valid=True).listing.serial
             stays = f"The list that was trusted last stays in force: serial {serial}."
+        self._report.note("trust", f"the list is not trusted: {reason}")
         if self._told != reason:
             self._told = reason
             log.warning("%s: %s: %s", self._check, self._path, reason)
