@@ -30,6 +30,7 @@ _NLMSG_DONE = 3
 # struct nlmsghdr, struct cn_msg (its seq is counted by CPU), then what of struct proc_event is of use
 _REQUEST = struct.Struct("=IHHII IIIIHH I")
 _EVENT = struct.Struct("=I12x 8xI8x IIQ IIII")
+_ANSWERED, _ANSWERED_AT = struct.Struct("=I"), 28  # cn_msg.ack: that of the request, and one more
 _READS = 64  # at most, before the others in the event loop have their turn
 
 
@@ -73,8 +74,9 @@ class ProcConnector:
         try:
             _enlarge(connection)
             connection.bind((0, _CN_IDX_PROC))
-            _control(connection, _LISTEN)
-            await _acknowledged(connection)
+            token = int.from_bytes(os.urandom(4), "big") >> 1
+            _control(connection, _LISTEN, token)
+            await _acknowledged(connection, token)
         except OSError as error:
             connection.close()
             raise UnknownError(_reason(error)) from error
@@ -108,17 +110,19 @@ class ProcConnector:
             if sender[0] != 0 or len(data) < _EVENT.size:  # anybody may send to a netlink socket
                 continue
             _, sequence, what, cpu, _, thread, pid, first, second = _EVENT.unpack_from(data)
-            expected = self._next.get(cpu, sequence)
+            self.lost += (sequence - self._next.get(cpu, sequence)) & 0xFFFFFFFF
             self._next[cpu] = (sequence + 1) & 0xFFFFFFFF
-            if sequence != expected:
-                self.lost += (sequence - expected) & 0xFFFFFFFF
             if what != NONE:  # another listener was acknowledged: that has a number too
                 events.append(Event(what, thread, pid, first, second))
         return events
 
 
-async def _acknowledged(connection: socket.socket) -> None:
-    """Wait for the kernel's word that it listens to us. Raises OSError, TimeoutError."""
+async def _acknowledged(connection: socket.socket, token: int) -> None:
+    """
+    Wait for the kernel's word that it listens to us: an event of kind NONE, that answers *token*.
+
+    Those of other listeners arrive here too. Raises OSError, TimeoutError.
+    """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(ACKNOWLEDGED_S):
         while True:
@@ -126,7 +130,7 @@ async def _acknowledged(connection: socket.socket) -> None:
             if len(data) < _EVENT.size:
                 continue
             fields = _EVENT.unpack_from(data)
-            if fields[2] == NONE:
+            if fields[2] == NONE and _ANSWERED.unpack_from(data, _ANSWERED_AT)[0] == token + 1:
                 if fields[5]:
                     raise OSError(fields[5], os.strerror(fields[5]))
                 return
@@ -139,12 +143,12 @@ def _enlarge(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
 
 
-def _control(connection: socket.socket, operation: int) -> None:
+def _control(connection: socket.socket, operation: int, token: int = 0) -> None:
     length = _REQUEST.size
     connection.send(
         _REQUEST.pack(
             *(length, _NLMSG_DONE, 0, 0, 0),
-            *(_CN_IDX_PROC, _CN_VAL_PROC, 0, 0, 4, 0),
+            *(_CN_IDX_PROC, _CN_VAL_PROC, 0, token, 4, 0),
             operation,
         )
     )
