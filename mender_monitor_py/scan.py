@@ -5,7 +5,7 @@ Its standard input is one line of JSON, its standard output a line for each thin
 one with a summary. It ends when the other end of its input or output is closed. It runs at idle priority
 unless it is told otherwise, and imports little: it is started for a single file, too.
 
-    {"do": "setuid", "walks": [["/", false]], "stop": ["/proc"], "exclude": "", "bits": 3072, "caps": true}
+    {"do": "setuid", "walks": ["/"], "stop": ["/proc"], "exclude": "", "bits": 3072, "caps": true}
         ["/usr/bin/su", 2541, 0, 0, "cap_setuid=ep", "sha256", 71912, 1, false] ... {"files": 1, ...}
     {"do": "hash", "files": ["/usr/bin/su"], "rate": 20971520}
         ["/usr/bin/su", "", "sha256", "link target", inode, device, mode, uid, gid, size, mtime, ctime] ... {}
@@ -42,7 +42,7 @@ class SetuidScan:
     """Looks for set-uid executables and those with capabilities."""
 
     def __init__(self, request: dict[str, Any]) -> None:
-        self._walks: list[tuple[str, bool]] = [(path, nosuid) for path, nosuid in request["walks"]]
+        self._walks: list[str] = request["walks"]
         self._stop = frozenset(request["stop"])
         self._exclude = re.compile(request["exclude"], re.DOTALL) if request["exclude"] else None
         self._bits: int = request["bits"]
@@ -52,21 +52,21 @@ class SetuidScan:
         self._problems: list[str] = []
 
     def run(self) -> None:
-        for path, nosuid in self._walks:
+        for path in self._walks:
             try:
                 status = os.lstat(path)
             except OSError as error:
                 self._problem(path, error)
                 continue
             if stat.S_ISDIR(status.st_mode):
-                self._walk(path, nosuid)
+                self._walk(path)
             elif stat.S_ISREG(status.st_mode):
                 folder, _, name = path.rpartition("/")
-                self._look_into(folder or "/", name, nosuid)
+                self._look_into(folder or "/", name)
         summary = ("files", "folders", "found", "unread", "problems")
         _tell({name: getattr(self, f"_{name}") for name in summary})
 
-    def _walk(self, top: str, nosuid: bool) -> None:
+    def _walk(self, top: str) -> None:
         waiting = [top]
         while waiting:
             folder = waiting.pop()
@@ -76,13 +76,13 @@ class SetuidScan:
                 self._problem(folder, error)
                 continue
             try:
-                waiting += self._folder(descriptor, folder, nosuid)
+                waiting += self._folder(descriptor, folder)
             except OSError as error:
                 self._problem(folder, error)
             finally:
                 os.close(descriptor)
 
-    def _folder(self, descriptor: int, folder: str, nosuid: bool) -> list[str]:
+    def _folder(self, descriptor: int, folder: str) -> list[str]:
         """Look at the files of a folder; gives the folders in it."""
         below: list[str] = []
         files, bits = 0, self._bits
@@ -97,7 +97,7 @@ class SetuidScan:
                     except FileNotFoundError:
                         continue
                     if mode & wanted:
-                        self._file(descriptor, prefix, entry.name, mode, nosuid)
+                        self._file(descriptor, prefix, entry.name, mode)
                 elif entry.is_dir(follow_symlinks=False):
                     path = prefix + entry.name
                     if path not in self._stop and not (self._exclude and self._exclude.fullmatch(path)):
@@ -108,7 +108,7 @@ class SetuidScan:
         self._files += files
         return below
 
-    def _look_into(self, folder: str, name: str, nosuid: bool) -> None:
+    def _look_into(self, folder: str, name: str) -> None:
         """Look at one file."""
         try:
             descriptor = _open_folder(folder)
@@ -118,13 +118,13 @@ class SetuidScan:
             mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
             self._files += 1
             if stat.S_ISREG(mode):
-                self._file(descriptor, folder if folder == "/" else f"{folder}/", name, mode, nosuid)
+                self._file(descriptor, folder if folder == "/" else f"{folder}/", name, mode)
         except FileNotFoundError:
             pass
         finally:
             os.close(descriptor)
 
-    def _file(self, folder: int, prefix: str, name: str, mode: int, nosuid: bool) -> None:
+    def _file(self, folder: int, prefix: str, name: str, mode: int) -> None:
         # Capabilities mean nothing to a file that nobody may execute.
         found = self._capabilities(folder, name) if self._caps and mode & 0o111 else ""
         path = prefix + name
@@ -138,6 +138,7 @@ class SetuidScan:
             return
         owner = (status.st_uid, status.st_gid)
         mode = stat.S_IMODE(status.st_mode)
+        nosuid = bool(os.fstatvfs(folder).f_flag & os.ST_NOSUID)
         _tell([path, mode, *owner, found, digest, status.st_size, status.st_nlink, nosuid])
 
     def _capabilities(self, folder: int, name: str) -> str:

@@ -130,13 +130,6 @@ class Mounted(NamedTuple):
     nosuid: bool
 
 
-class Walk(NamedTuple):
-    """A tree to be looked through, as far as the next mount."""
-
-    path: str
-    nosuid: bool
-
-
 # What holds no files of anybody, or lies behind a network: a server that is away would stop the scan.
 _VIRTUAL = frozenset(
     """
@@ -147,31 +140,38 @@ _VIRTUAL = frozenset(
 _REMOTE = re.compile(r"nfs\d?|cifs|smb3|smbfs|9p|afs|ceph|coda|ncpfs|gfs2|glusterfs|lustre|fuse\..+|virtiofs")
 
 
-def walks(paths: Iterable[str], mounts: Sequence[Mounted], *, other_file_systems: bool) -> list[Walk]:
+def walks(paths: Iterable[str], mounts: Sequence[Mounted], *, other_file_systems: bool) -> list[str]:
     """
-    The trees that cover *paths* (absolute, without links), each file once.
+    The trees that cover *paths* (absolute, without links), each file once. They end at :func:`barriers`.
 
     With *other_file_systems* the mounts below too: not those without files of their own, not those behind a
     network, and not those that show again what is seen elsewhere with the same rights.
     """
-    on_top = {mount.path: mount for mount in mounts}  # what was mounted last covers what was there
-    found: dict[str, Walk] = {}
+    on_top = _on_top(mounts)
+    stop = barriers(mounts)
     wanted = sorted(set(paths))
-    for path in wanted:
-        mount = _mount_of(path, on_top)
-        found[path] = Walk(path, mount.nosuid if mount else False)
+    found = list(wanted)
     if other_file_systems:
-        own = [mount for path in wanted if (mount := _mount_of(path, on_top))]
-        seen = [mount for mount in own if mount.path in found]
+        seen = [mount for path in wanted if (mount := _mount_of(path, on_top)) and mount.path == path]
         for mount in on_top.values():
-            if mount.path in found or not any(is_below(mount.path, path) for path in wanted):
+            if mount.path not in stop or mount.path in wanted or not _is_below_any(mount.path, wanted):
                 continue
             if mount.kind in _VIRTUAL or _REMOTE.fullmatch(mount.kind):
                 continue
             if not any(_shows(other, mount) for other in seen):
                 seen.append(mount)
-                found[mount.path] = Walk(mount.path, mount.nosuid)
-    return [walk for walk in found.values() if not _is_covered(walk.path, found, on_top)]
+                found.append(mount.path)
+    return [path for path in found if not _is_covered(path, found, stop)]
+
+
+def barriers(mounts: Sequence[Mounted]) -> frozenset[str]:
+    """
+    Where another file system begins, or another part of the same one.
+
+    What is mounted over itself, as a service manager does to make it read-only, is none.
+    """
+    on_top = _on_top(mounts)
+    return frozenset(path for path, mount in on_top.items() if not _is_in_place(mount, on_top))
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -207,13 +207,34 @@ def _shows(seen: Mounted, again: Mounted) -> bool:
     )
 
 
-def _is_covered(path: str, walked: Mapping[str, Walk], mounts: Mapping[str, Mounted]) -> bool:
-    """Whether the walk of a folder above *path*, on the same mount, comes by."""
-    mount = _mount_of(path, mounts)
-    return path not in mounts and any(
-        part in walked and part != path and _mount_of(part, mounts) == mount
-        for part in (*_and_parents(path), "/")
-    )
+def _on_top(mounts: Iterable[Mounted]) -> dict[str, Mounted]:
+    """The mounts that are seen: what was mounted last covers what was there."""
+    return {mount.path: mount for mount in mounts}
+
+
+def _is_in_place(mount: Mounted, mounts: Mapping[str, Mounted]) -> bool:
+    """Whether the mount shows at its place what would be seen there without it."""
+    if mount.path == "/":
+        return False
+    below = _mount_of(mount.path.rpartition("/")[0] or "/", mounts)
+    if below is None or below.device != mount.device:
+        return False
+    rest = mount.path.removeprefix("" if below.path == "/" else below.path)
+    return mount.root == ("" if below.root == "/" else below.root) + rest
+
+
+def _is_below_any(path: str, folders: Iterable[str]) -> bool:
+    return any(is_below(path, folder) for folder in folders)
+
+
+def _is_covered(path: str, walked: Sequence[str], stop: frozenset[str]) -> bool:
+    """Whether the walk of a folder above *path* comes by."""
+    part = path
+    while part not in stop and part != "/":
+        part = part.rpartition("/")[0] or "/"
+        if part in walked:
+            return True
+    return False
 
 
 def _condition(name: str, value: str) -> str:

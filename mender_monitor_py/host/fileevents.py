@@ -74,7 +74,6 @@ class FileEvents:
         self._touched = touched
         self._lost = lost
         self._marked: dict[bytes, str] = {}  # the number of a file system, and where it is mounted
-        self._devices: set[str] = set()
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def close(self) -> None:
@@ -87,20 +86,20 @@ class FileEvents:
         """
         Have events of the file systems of *mounts*; gives the paths of those that have none.
 
-        What was marked before stays so, until it is unmounted. Raises UnknownError when it is not permitted.
+        A mark ends when its file system is unmounted. Raises UnknownError when it is not permitted.
         """
-        refused = []
+        refused, devices = [], set()
+        self._marked.clear()
         # Where the whole of a file system is mounted, its folders have their own paths.
         for mount in sorted(mounts, key=lambda mount: mount.root != "/"):
-            if mount.device in self._devices:
+            if mount.device in devices:
                 continue
+            devices.add(mount.device)
             number = self._mark(mount.path)
             if number == errno.EPERM:
                 raise UnknownError(_reason(number))
             if number:
                 refused.append(f"{mount.path} ({os.strerror(number)})")
-            else:
-                self._devices.add(mount.device)
         return refused
 
     def _mark(self, path: str) -> int:
@@ -111,7 +110,7 @@ class FileEvents:
             return error.errno or errno.EIO
         if _libc.fanotify_mark(self._fd, flags, _MASK, _AT_FDCWD, os.fsencode(path)) < 0:
             return ctypes.get_errno()
-        self._marked.setdefault(fsid, path)
+        self._marked[fsid] = path
         return 0
 
     def _read(self) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
 from mender_monitor_py.host.child import ask
-from mender_monitor_py.setuidlist import Found, Walk
+from mender_monitor_py.setuidlist import Found
 
 MAX_FOUND = 10_000  # what a scan tells at most; see scan.py
 
@@ -61,8 +61,8 @@ class Scanner:
 
     async def setuid(
         self,
-        walks: Sequence[Walk],
-        stop: Sequence[str],
+        walks: Sequence[str],
+        stop: Collection[str],
         exclude: str,
         bits: int,
         *,
@@ -77,7 +77,7 @@ class Scanner:
         request = {
             "do": "setuid",
             "walks": walks,
-            "stop": stop,
+            "stop": list(stop),
             "exclude": exclude,
             "bits": bits,
             "caps": capabilities,

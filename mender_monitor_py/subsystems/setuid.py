@@ -29,7 +29,7 @@ from mender_monitor_py.setuidlist import (
     Entry,
     Found,
     Mounted,
-    Walk,
+    barriers,
     begins_entry,
     excluded,
     exclusion,
@@ -108,23 +108,22 @@ class SetuidCheck(Baselined[Entry, Found]):
     def capabilities(self) -> bool:
         return "caps" in self._bits
 
-    def walks(self, mounts: Iterable[Mount]) -> list[Walk]:
+    def walks(self, mounts: Iterable[Mount]) -> list[str]:
         """The trees to look through. Raises UnknownError when there is none of them."""
         paths = [os.path.realpath(path) for path in self._paths]
         there = [path for path in paths if os.path.lexists(path)]
         if not there:
             raise UnknownError(f"SETUID_PATHS: there is no {' and no '.join(paths)}")
-        mounted = [Mounted(one.path, one.device, one.root, one.kind, one.nosuid) for one in mounts]
-        return walks(there, mounted, other_file_systems=self._other_file_systems)
+        return walks(there, _mounted(mounts), other_file_systems=self._other_file_systems)
 
     def excludes(self, path: str) -> bool:
         return excluded(path, self._excluded)
 
     async def scan(
-        self, host: Host, trees: Sequence[Walk], mounts: Iterable[Mount], *, idle: bool = True
+        self, host: Host, trees: Sequence[str], mounts: Iterable[Mount], *, idle: bool = True
     ) -> tuple[list[Found], Scanned]:
         """What there is in *trees*. Raises UnknownError."""
-        stop = [mount.path for mount in mounts]
+        stop = barriers(_mounted(mounts))
         return await host.scanner.setuid(
             trees, stop, self._exclude, self.bits, capabilities=self.capabilities, idle=idle
         )
@@ -134,8 +133,7 @@ class SetuidCheck(Baselined[Entry, Found]):
         return (await self.scan(host, self.walks(mounts), mounts))[0]
 
     async def survey_of(self, host: Host, subject: str) -> list[Found]:
-        tree = Walk(unquote(subject), _is_nosuid(unquote(subject)))
-        return (await self.scan(host, [tree], read_mounts(), idle=False))[0]
+        return (await self.scan(host, [unquote(subject)], read_mounts(), idle=False))[0]
 
     async def run(self, host: Host, report: Report) -> None:
         watch = _Watch(self, host, report)
@@ -243,8 +241,7 @@ class _Watch:
     async def _inspect(self) -> None:
         """Look at what events named, files and folders with all in them."""
         paths, self._pending = sorted(self._pending), set()
-        trees = [Walk(path, _is_nosuid(path)) for path in paths]
-        found, _ = await self._check.scan(self._host, trees, self._events.mounts, idle=False)
+        found, _ = await self._check.scan(self._host, paths, self._events.mounts, idle=False)
         for path in [known for known in self._known if any(is_below(known, path) for path in paths)]:
             del self._known[path]
         self._known.update((one.path, one) for one in found)
@@ -295,11 +292,8 @@ def describe(found: Found, wrong: Sequence[str], who: Sequence[str]) -> list[str
     return [*lines, *who, f"expected by the entry: {found.row}"]
 
 
-def _is_nosuid(path: str) -> bool:
-    try:
-        return bool(os.statvfs(path).f_flag & os.ST_NOSUID)
-    except OSError:
-        return False
+def _mounted(mounts: Iterable[Mount]) -> list[Mounted]:
+    return [Mounted(one.path, one.device, one.root, one.kind, one.nosuid) for one in mounts]
 
 
 CHECK = SetuidCheck

@@ -18,7 +18,7 @@ from mender_monitor_py.host.fileevents import FileEvents, Touched
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.mounts import Mount, MountTable
 from mender_monitor_py.host.pathwatch import PathWatch
-from mender_monitor_py.setuidlist import Walk, is_below
+from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Report
 
 _USUAL = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/usr/local/bin", "/usr/local/sbin", "/home", "/root")  # noqa: S108
@@ -33,7 +33,7 @@ class Scope(Protocol):
     @property
     def capabilities(self) -> bool: ...
 
-    def walks(self, mounts: Iterable[Mount]) -> list[Walk]: ...
+    def walks(self, mounts: Iterable[Mount]) -> list[str]: ...
 
     def excludes(self, path: str) -> bool: ...
 
@@ -62,7 +62,7 @@ class SetuidEvents:
         self._missing = ""
         self._paths = PathWatch(host.inotify, self._path_changed, rescan)
         self.mounts: list[Mount] = []
-        self.walks: list[Walk] = []
+        self.walks: list[str] = []
 
     def refresh(self) -> None:
         """Read the mounts, and have the events of their file systems. Raises UnknownError."""
@@ -103,7 +103,7 @@ class SetuidEvents:
         on_top = {mount.path: mount for mount in self.mounts}
         found = {}
         for walk in self.walks:
-            above = [path for path in on_top if is_below(walk.path, path)]
+            above = [path for path in on_top if is_below(walk, path)]
             if above:
                 path = max(above, key=len)
                 found[path] = on_top[path]
@@ -111,13 +111,13 @@ class SetuidEvents:
 
     def _mounts_changed(self) -> None:
         assert self._table is not None
-        before = self.walks
+        before = self.walks, [mount.nosuid for mount in self._walked()]
         try:
             self._take(self._table.read())
         except (OSError, UnknownError):
             self._rescan()  # which tells
             return
-        if self.walks != before:
+        if (self.walks, [mount.nosuid for mount in self._walked()]) != before:
             self._rescan()
 
     def _seen(self, seen: Touched) -> None:
@@ -150,4 +150,4 @@ class SetuidEvents:
             return False
 
     def _covers(self, path: str) -> bool:
-        return any(is_below(path, walk.path) for walk in self.walks) and not self._scope.excludes(path)
+        return any(is_below(path, walk) for walk in self.walks) and not self._scope.excludes(path)

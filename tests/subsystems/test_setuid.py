@@ -18,7 +18,7 @@ from mender_monitor_py.host.scanner import Scanner
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
-from mender_monitor_py.setuidlist import SGID, SUID, Walk, exclusion
+from mender_monitor_py.setuidlist import SGID, SUID, exclusion
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.setuid import SetuidCheck
 from tests.fakes.judging import JudgingReport
@@ -307,7 +307,7 @@ def test_a_scan_survives_folders_that_come_and_go(tmp_path):
 
 
 async def scan(folder: Path, exclude: str = ""):
-    return await Scanner().setuid([Walk(str(folder), False)], [], exclude, SUID | SGID, capabilities=True)
+    return await Scanner().setuid([str(folder)], [], exclude, SUID | SGID, capabilities=True)
 
 
 def test_a_scan_leaves_out_what_is_excluded(tmp_path):

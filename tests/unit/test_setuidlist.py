@@ -14,7 +14,7 @@ from mender_monitor_py.setuidlist import (
     Entry,
     Found,
     Mounted,
-    Walk,
+    barriers,
     begins_entry,
     excluded,
     exclusion,
@@ -125,20 +125,31 @@ LOOSE = Mounted("/srv/loose", "0:30", "/", "tmpfs", False)
 
 
 def test_one_file_system_as_find_has_it():
-    assert walks(["/"], [ROOT, PROC, TMP], other_file_systems=False) == [Walk("/", False)]
-    assert walks(["/tmp/x"], [ROOT, TMP], other_file_systems=False) == [Walk("/tmp/x", True)]
+    assert walks(["/"], [ROOT, PROC, TMP], other_file_systems=False) == ["/"]
+    assert walks(["/tmp/x"], [ROOT, TMP], other_file_systems=False) == ["/tmp/x"]
 
 
 def test_all_file_systems_each_once_but_with_all_the_rights_that_they_are_mounted_with():
     mounts = [ROOT, PROC, TMP, NFS, BIND, LOOSE]
     found = walks(["/"], mounts, other_file_systems=True)
-    assert found == [Walk("/", False), Walk("/tmp", True), Walk("/srv/loose", False)]
+    assert found == ["/", "/tmp", "/srv/loose"]
 
 
 def test_a_folder_below_another_is_not_walked_twice():
-    assert walks(["/usr", "/", "/usr/bin"], [ROOT], other_file_systems=False) == [Walk("/", False)]
+    assert walks(["/usr", "/", "/usr/bin"], [ROOT], other_file_systems=False) == ["/"]
     found = walks(["/", "/tmp/a", "/tmp"], [ROOT, TMP], other_file_systems=False)
-    assert found == [Walk("/", False), Walk("/tmp", True)]
+    assert found == ["/", "/tmp"]
+
+
+def test_what_is_mounted_over_itself_is_no_barrier():
+    """As ProtectHome=read-only of systemd.exec(5) does it for /home."""
+    home = Mounted("/home", "8:1", "/home", "ext4", False)
+    inner = Mounted("/tmp/a/b", "0:30", "/a/b", "tmpfs", True)
+    mounts = [ROOT, PROC, TMP, BIND, home, inner]
+    assert barriers(mounts) == {"/", "/proc", "/tmp", "/srv/bind"}
+    assert walks(["/"], mounts, other_file_systems=False) == ["/"]
+    assert walks(["/"], mounts, other_file_systems=True) == ["/", "/tmp"]
+    assert walks(["/home/me", "/home"], mounts, other_file_systems=False) == ["/home"]
 
 
 names = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3).map(lambda parts: "/" + "/".join(parts))
@@ -151,9 +162,8 @@ mounts = st.lists(
 @given(st.lists(names, min_size=1, max_size=3), mounts, st.booleans())
 def test_every_wanted_path_is_walked_or_below_a_walk(wanted, others, other_file_systems):
     found = walks(wanted, [ROOT, *others], other_file_systems=other_file_systems)
-    tops = [walk.path for walk in found]
-    assert len(set(tops)) == len(tops)
-    assert all(any(is_below(path, top) for top in tops) for path in wanted)
+    assert len(set(found)) == len(found)
+    assert all(any(is_below(path, top) for top in found) for path in wanted)
 
 
 def test_what_is_excluded_is_so_with_all_that_is_in_it():
