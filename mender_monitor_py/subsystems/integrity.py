@@ -21,8 +21,17 @@ from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.mounts import Mount, MountTable
 from mender_monitor_py.host.pathwatch import PathWatch
 from mender_monitor_py.host.scanner import Hashed
-from mender_monitor_py.integritylist import Entry, Executable, Verdict, begins_entry, judge
-from mender_monitor_py.model import Details, Observation, Subject
+from mender_monitor_py.integritylist import (
+    CHANGED,
+    MISSING,
+    MOVED,
+    Entry,
+    Executable,
+    Verdict,
+    begins_entry,
+    judge,
+)
+from mender_monitor_py.model import OK, Details, Observation, Subject
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Definition, Field, Report
@@ -38,6 +47,7 @@ _PERIOD_S = 60.0  # in which INTEGRITY_MAX_ALERTS counts
 _BIG = 64 * 1024 * 1024  # bytes: such a file is read at INTEGRITY_RATE, beside the others
 _AT_ONCE = 100  # files of a pass, until others have their turn
 _CLEARED = "The file is as expected again"
+_EXPECTED = "as expected"
 
 
 def _entries(text: str) -> tuple[Entry, ...]:
@@ -274,7 +284,7 @@ class _Watch:
             self._judge(found.path, None)
         elif found.error.startswith("kind: "):
             self._bad[found.path] = self._observation(
-                found.path, Verdict("changed", (f"it is {found.error[6:]} now",))
+                found.path, Verdict(CHANGED, (f"it is {found.error[6:]} now",))
             )
         elif found.error:
             self._unread[found.path] = found.error
@@ -291,10 +301,22 @@ class _Watch:
     def _judge(self, path: str, found: Executable | None) -> None:
         self._unread.pop(path, None)
         verdict = judge(self._targets[path], found, inode=self._check.inode, covered=path in self._covered)
+        if not self._complete:
+            self._clear_others(path, verdict)
         if not verdict.kind:
             self._bad.pop(path, None)
         elif path not in self._bad or self._bad[path].key != _key(path, verdict):
             self._bad[path] = self._observation(path, verdict)
+
+    def _clear_others(self, path: str, verdict: Verdict) -> None:
+        """What was wrong with *path* and is not so any more ends now; others wait for their first reading."""
+        shown = printable(path)
+        for kind in (CHANGED, MOVED, MISSING):
+            key = _key(path, Verdict(kind))
+            if kind != verdict.kind and self._report.is_bad(key):
+                subject = Subject(shown, "file", _EXPECTED)
+                name = f"Executable {shown} {kind}"
+                self._report.observe(Observation(OK, name, subject, Details(_CLEARED), key=key))
 
     def _judge_image(self, path: str, found: Executable) -> Verdict:
         # What runs is a file: by which link it was started is not known.
@@ -312,7 +334,7 @@ class _Watch:
             Subject(shown, "file", verdict.kind),
             Details("\n".join(lines)),
             key=_key(path, verdict),
-            cleared_status="as expected",
+            cleared_status=_EXPECTED,
         )
 
     async def _tell(self) -> None:
