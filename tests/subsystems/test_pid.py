@@ -48,6 +48,9 @@ def check(**values: str) -> PidCheck:
 def started(path: str, *arguments: str):
     process = subprocess.Popen([path, "600", *arguments])
     try:
+        # Popen returns once the child has left our memory: its command line is there a moment later.
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            time.sleep(0.001)
         yield process
     finally:
         process.kill()
