@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
 from mender_monitor_py import identity, menderconf
+from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.protocol import NotSent, Setup
 from mender_monitor_py.settings import Settings
@@ -34,7 +34,7 @@ async def load(paths: Paths, settings: Settings) -> tuple[Setup, list[str]]:
     key = id_data = ""
     if settings.device_key:
         key = _required(Path(settings.device_key), "the device key")
-        id_data = await _identity(settings.device_identity)
+        id_data = await _identity(settings.device_identity, paths.runner_socket)
     setup = Setup(
         alert_url=settings.alert_url,
         servers=conf.servers,
@@ -89,25 +89,27 @@ def _required(path: Path, what: str) -> str:
         raise NotSent(f"{what} {path} cannot be read: {error.strerror}", "setup") from error
 
 
-async def _identity(program: str) -> str:
-    """What the identity script says, as the server wants it."""
+async def _identity(program: str, runner_socket: Path) -> str:
+    """What the identity script says, as the server wants it. It sees the device as root does."""
+    from mender_monitor_py.host.runner import Runner
+
+    runner = Runner(runner_socket)
     try:
-        process = await asyncio.create_subprocess_exec(
-            program, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
-        )
-    except OSError as error:
-        raise NotSent(f"the identity script {program} cannot be run: {error.strerror}", "setup") from error
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), _IDENTITY_TIMEOUT)
-    except TimeoutError:
-        raise NotSent(f"the identity script {program} takes too long", "setup") from None
+        done = await runner.run([program], timeout=_IDENTITY_TIMEOUT, limit=_MAX_FILE, errors=False)
+    except UnknownError as error:
+        raise NotSent(f"the identity script {program} cannot be run: {error}", "setup") from error
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        raise NotSent(f"the identity script {program} failed with {process.returncode}", "setup")
+        await runner.aclose()
+    match done.status:
+        case 0:
+            pass
+        case None:
+            raise NotSent(f"the identity script {program} takes too long or prints too much", "setup")
+        case 127:
+            raise NotSent(f"the identity script {program} is not there or cannot be run", "setup")
+        case status:
+            raise NotSent(f"the identity script {program} failed with {status}", "setup")
     try:
-        return identity.id_data(output[:_MAX_FILE].decode(errors="replace"))
+        return identity.id_data(done.output.decode(errors="replace"))
     except ValueError as error:
         raise NotSent(f"{program}: {error}", "setup") from error

@@ -296,7 +296,7 @@ def _own_key(paths: Paths, key: Any = None) -> Settings:
     )
     key_file, script = paths.root / "key.pem", paths.root / "identity"
     key_file.write_bytes(pem)
-    script.write_text("#!/bin/sh\necho mac=00:11\n")
+    script.write_text("#!/bin/sh\necho what it tells the log >&2\necho mac=00:11\n")
     script.chmod(0o755)
     return Settings(device_key=str(key_file), device_identity=str(script))
 
@@ -468,6 +468,8 @@ def test_a_token_whose_end_is_not_known_is_used(token: str) -> None:
         ("no key", "echo mac=1", "not a private key"),
         (None, "exit 3", "failed with 3"),
         (None, "echo nothing", "not key=value"),
+        (None, "exec /nonexistent", "is not there or cannot be run"),
+        (None, "yes", "prints too much"),
     ],
 )
 def test_a_setup_that_cannot_work_is_said(

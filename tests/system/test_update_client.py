@@ -24,7 +24,7 @@ from tests.fakes.receiver import SOURCE, ReceiverProcess
 from tests.system import packages
 from tests.system.device import Device
 from tests.system.events import RETURN_SECONDS, Events
-from tests.system.product import SERVICES, Site, know_server, write
+from tests.system.product import IDENTITY, SERVICES, Site, know_server, write
 
 NAME, HERE, ELSEWHERE = "mender.test", "127.0.0.1", "127.0.0.9"
 CA = "/etc/mender/authority.crt"
@@ -389,6 +389,11 @@ def use_key(place: Place, name: str, command: str, interval: int = NEAR) -> None
     use(place, settings(interval, DEVICE_KEY=path))
 
 
+FROM_THE_NETWORK = """#!/bin/sh
+python3 -c 'import socket; socket.socket()' && echo serial=1
+"""
+
+
 def accept(place: Site) -> None:
     """Accept the devices that wait for it."""
     for device in place.server.request("GET", "/devices"):
@@ -396,7 +401,9 @@ def accept(place: Site) -> None:
 
 
 def test_no_client_and_no_key(alone: Place) -> None:
+    """Then a key, and an identity that only a program outside the monitor's sandbox can tell."""
     known = len(alone.server.alerts())
+    alone.device.write(IDENTITY, FROM_THE_NETWORK, 0o755)
     events = stored(alone, reason="the update client is not running: nobody has its D-Bus name")
     use_key(alone, "first", "genpkey -algorithm ed25519")
     wait_for_reason(alone, "the server has not accepted the device (yet): accept it there")
