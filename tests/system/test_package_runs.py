@@ -199,7 +199,11 @@ def test_a_read_only_system_with_a_data_partition(device, server):
     site = Site(device, server)
     site.watch("service", "cron", "systemd")
     device.run("systemctl stop mender-monitor && rm -r /data/mender-monitor")
-    read_only = "mount --bind /$folder /$folder && mount -o remount,bind,ro /$folder"
+    # Refused as busy while somebody has just a file of it open to write.
+    remount = "mount -o remount,bind,ro /$folder"
+    read_only = (
+        f"mount --bind /$folder /$folder; {remount} || {{ sleep 1; {remount}; }} || {{ sleep 3; {remount}; }}"
+    )
     device.run(f"mount -t tmpfs tmpfs /data; for folder in etc usr var root; do {read_only}; done")
     assert device.attempt("touch /etc/x || touch /var/lib/x").returncode
 
