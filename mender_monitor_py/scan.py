@@ -6,7 +6,7 @@ one with a summary. It ends when the other end of its input or output is closed.
 unless it is told otherwise, and imports little: it is started for a single file, too.
 
     {"do": "setuid", "walks": ["/"], "stop": ["/proc"], "exclude": "", "bits": 3072, "caps": true}
-        ["/usr/bin/su", 2541, 0, 0, "cap_setuid=ep", "sha256", 71912, 1, false] ... {"files": 1, ...}
+        ["/usr/bin/su", 2541, 0, 0, "cap_setuid=ep", "sha256", 71912, 1] ... {"files": 1, ...}
     {"do": "hash", "files": ["/usr/bin/su"], "rate": 20971520}
         ["/usr/bin/su", "", "sha256", "link target", inode, device, mode, uid, gid, size, mtime, ctime] ... {}
 """
@@ -138,8 +138,7 @@ class SetuidScan:
             return
         owner = (status.st_uid, status.st_gid)
         mode = stat.S_IMODE(status.st_mode)
-        nosuid = bool(os.fstatvfs(folder).f_flag & os.ST_NOSUID)
-        _tell([path, mode, *owner, found, digest, status.st_size, status.st_nlink, nosuid])
+        _tell([path, mode, *owner, found, digest, status.st_size, status.st_nlink])
 
     def _capabilities(self, folder: int, name: str) -> str:
         try:

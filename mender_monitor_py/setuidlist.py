@@ -36,7 +36,7 @@ class Found(NamedTuple):
     sha256: str
     size: int
     links: int
-    nosuid: bool
+    nosuid: bool = False
 
     @property
     def row(self) -> str:
@@ -172,6 +172,13 @@ def barriers(mounts: Sequence[Mounted]) -> frozenset[str]:
     """
     on_top = _on_top(mounts)
     return frozenset(path for path, mount in on_top.items() if not _is_in_place(mount, on_top))
+
+
+def is_nosuid(path: str, mounts: Sequence[Mounted]) -> bool:
+    """Whether the bits of a file at *path* mean nothing there."""
+    stop = barriers(mounts)
+    mount = _mount_of(path, {one.path: one for one in mounts if one.path in stop})
+    return mount is not None and mount.nosuid
 
 
 def is_below(path: str, folder: str) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from mender_monitor_py.errors import UnknownError
+
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -50,9 +52,13 @@ def _path(field: bytes) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda code: bytes([int(code[1], 8) & 0xFF]), field))
 
 
-def read_mounts() -> list[Mount]:
-    """The mounts now. Raises OSError."""
-    return parse_mounts(Path("/proc/self/mountinfo").read_bytes())
+def read_mounts(process: str = "self") -> list[Mount]:
+    """The mounts as *process* sees them now. Raises UnknownError."""
+    path = Path("/proc", process, "mountinfo")
+    try:
+        return parse_mounts(path.read_bytes())
+    except OSError as error:
+        raise UnknownError(f"{path} cannot be read: {error.strerror}") from error
 
 
 class MountTable:

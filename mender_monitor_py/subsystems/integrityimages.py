@@ -58,7 +58,8 @@ class ImageFindings:
         """By path and file: the processes that run another file than what is at the path."""
         procfs = self._host.procfs
         found: dict[tuple[str, int, int], list[int]] = {}
-        ours = _namespace(f"{procfs.path}/self")
+        # A service manager may have given us mounts of our own; the others have those of the first process.
+        ours = {_namespace(f"{procfs.path}/self"), _namespace(f"{procfs.path}/1")}
         for pid in procfs.pids():
             try:
                 name = (procfs.executable(pid) or "").removesuffix(_DELETED)
@@ -66,14 +67,14 @@ class ImageFindings:
                 if path not in paths:
                     continue
                 image = os.stat(f"{procfs.path}/{pid}/exe")  # noqa: PTH116
-                namespace = _namespace(f"{procfs.path}/{pid}")
             except OSError:  # it ended, or is not ours to see
                 continue
+            namespace = _namespace(f"{procfs.path}/{pid}")
             there = _stat(path)
             if there is not None and (there.st_dev, there.st_ino) == (image.st_dev, image.st_ino):
                 continue
             # In a container the same path is another file. In one of our own file system it is not.
-            if namespace == ours or (there is not None and there.st_dev == image.st_dev):
+            if (namespace and namespace in ours) or (there is not None and there.st_dev == image.st_dev):
                 found.setdefault((path, image.st_dev, image.st_ino), []).append(pid)
         return found
 
@@ -109,7 +110,11 @@ class ImageFindings:
 
 
 def _namespace(folder: str) -> str:
-    return os.readlink(f"{folder}/ns/mnt")  # noqa: PTH115
+    """The mount namespace of a process; empty when it ended, or is not ours to see."""
+    try:
+        return os.readlink(f"{folder}/ns/mnt")  # noqa: PTH115
+    except OSError:
+        return ""
 
 
 def _stat(path: str) -> os.stat_result | None:

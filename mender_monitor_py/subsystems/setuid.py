@@ -34,6 +34,7 @@ from mender_monitor_py.setuidlist import (
     excluded,
     exclusion,
     is_below,
+    is_nosuid,
     walks,
 )
 from mender_monitor_py.subsystems.base import Definition, Field, Report
@@ -123,10 +124,11 @@ class SetuidCheck(Baselined[Entry, Found]):
         self, host: Host, trees: Sequence[str], mounts: Iterable[Mount], *, idle: bool = True
     ) -> tuple[list[Found], Scanned]:
         """What there is in *trees*. Raises UnknownError."""
-        stop = barriers(_mounted(mounts))
-        return await host.scanner.setuid(
-            trees, stop, self._exclude, self.bits, capabilities=self.capabilities, idle=idle
+        mounted = _mounted(mounts)
+        found, summary = await host.scanner.setuid(
+            trees, barriers(mounted), self._exclude, self.bits, capabilities=self.capabilities, idle=idle
         )
+        return [one._replace(nosuid=is_nosuid(one.path, mounted)) for one in found], summary
 
     async def survey(self, host: Host) -> list[Found]:
         mounts = read_mounts()
@@ -293,7 +295,21 @@ def describe(found: Found, wrong: Sequence[str], who: Sequence[str]) -> list[str
 
 
 def _mounted(mounts: Iterable[Mount]) -> list[Mounted]:
-    return [Mounted(one.path, one.device, one.root, one.kind, one.nosuid) for one in mounts]
+    """
+    *mounts* with the flags that they have for the device's first process.
+
+    A service manager may give us mounts of our own, and has then made all of them nosuid.
+    """
+    try:
+        theirs = {(one.path, one.device, one.root): one for one in read_mounts("1")}
+    except UnknownError:
+        theirs = {}
+    return [
+        Mounted(
+            one.path, one.device, one.root, one.kind, theirs.get((one.path, one.device, one.root), one).nosuid
+        )
+        for one in mounts
+    ]
 
 
 CHECK = SetuidCheck

@@ -19,6 +19,7 @@ from mender_monitor_py.setuidlist import (
     excluded,
     exclusion,
     is_below,
+    is_nosuid,
     walks,
 )
 
@@ -150,6 +151,14 @@ def test_what_is_mounted_over_itself_is_no_barrier():
     assert walks(["/"], mounts, other_file_systems=False) == ["/"]
     assert walks(["/"], mounts, other_file_systems=True) == ["/", "/tmp"]
     assert walks(["/home/me", "/home"], mounts, other_file_systems=False) == ["/home"]
+
+
+@pytest.mark.parametrize(
+    ("path", "nosuid"), [("/bin/su", False), ("/tmp/su", True), ("/srv/loose/x", False), ("/home/x", False)]
+)
+def test_the_flags_of_a_mount_over_itself_do_not_count(path, nosuid):
+    home = Mounted("/home", "8:1", "/home", "ext4", True)
+    assert nosuid is is_nosuid(path, [ROOT, TMP, LOOSE, home])
 
 
 names = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3).map(lambda parts: "/" + "/".join(parts))
