@@ -47,13 +47,12 @@ class PathWatch:
         self._elsewhere = elsewhere
         self._watches: dict[str, inotify.Watch] = {}
         self._turns: dict[str, set[str]] = {}  # in a folder: the entries that paths go through
-        self.listed: dict[str, str] = {}
-        """From where a file really is to the path that it was asked for by, where these differ."""
+        self._aliases: dict[str, list[str]] = {}
         self.problem = ""
 
     def watch(self, paths: Iterable[str], folders: Iterable[str] = ()) -> None:
         """Watch *paths*, and each entry of *folders*, and nothing else."""
-        self.listed, self._turns, self.problem = {}, {}, ""
+        self._aliases, self._turns, self.problem = {}, {}, ""
         wanted = set(folders)
         real: dict[str, str] = {}
         for path in paths:
@@ -68,7 +67,7 @@ class PathWatch:
                 wanted.add(found.rpartition("/")[0] or "/")
                 status = _lstat(found)
             if found != path:
-                self.listed[found] = path
+                self._aliases.setdefault(found, []).append(path)
             if status is not None and status.st_nlink > 1:
                 wanted.add(found)
         wanted |= self._turns.keys()
@@ -76,6 +75,10 @@ class PathWatch:
             self._watches.pop(path).cancel()
         for path in sorted(wanted - self._watches.keys()):
             self._add(path)
+
+    def names(self, path: str) -> list[str]:
+        """*path*, and the watched paths that lead there."""
+        return [path, *self._aliases.get(path, ())]
 
     def close(self) -> None:
         for watch in self._watches.values():

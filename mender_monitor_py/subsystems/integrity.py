@@ -177,9 +177,9 @@ class _Watch:
             self._look_at(path)
         if time.monotonic() >= self._pass_at:
             await self._pass()
-            await self._images.look(self._targets, self._paths.listed)
+            await self._images.look(self._targets, self._paths.names)
         elif touched:
-            await self._images.look(self._targets, self._paths.listed)
+            await self._images.look(self._targets, self._paths.names)
         if not self._complete and self._full.idle:
             self._complete = True
         await self._tell()
@@ -203,10 +203,10 @@ class _Watch:
     # What may be different
 
     def _touched(self, path: str) -> None:
-        path = self._paths.listed.get(path, path)
-        if path in self._targets:
-            self._touched_paths.add(path)
-            self._wake()
+        for name in self._paths.names(path):
+            if name in self._targets:
+                self._touched_paths.add(name)
+                self._wake()
 
     def _pass_soon(self) -> None:
         self._pass_at = 0.0
@@ -279,6 +279,7 @@ class _Watch:
         """A file was read."""
         if found.path not in self._targets:
             return
+        before = self._bad.get(found.path)
         self._unread.pop(found.path, None)
         if found.error == "missing":
             self._judge(found.path, None)
@@ -292,7 +293,8 @@ class _Watch:
             self._judge(found.path, self._states.learn(found, self._targets[found.path]))
         else:  # it was replaced while it was read
             self._touched_paths.add(found.path)
-        self._wake()
+        if found.path in self._touched_paths or self._bad.get(found.path) is not before:
+            self._wake()
 
     def _lane_ended(self, reason: str) -> None:
         self._failure = reason or self._failure

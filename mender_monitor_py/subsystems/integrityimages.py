@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import aclosing
 
 from mender_monitor_py.baseline import quote
@@ -35,13 +35,13 @@ class ImageFindings:
         """What is expected has changed."""
         self._verdicts.clear()
 
-    async def look(self, paths: Collection[str], listed: Mapping[str, str]) -> None:
+    async def look(self, paths: Collection[str], names: Callable[[str], Iterable[str]]) -> None:
         """
-        Look at all processes. *listed* is from where a file really is to its path among *paths*.
+        Look at all processes. *names* gives the paths by which a file may be listed, from where it is.
 
         Raises UnknownError.
         """
-        running = self._running(paths, listed)
+        running = self._running(paths, names)
         verdicts = {}
         for (path, device, inode), pids in running.items():
             verdicts[path, device, inode] = await self._verdict(path, device, inode, pids[0])
@@ -53,7 +53,7 @@ class ImageFindings:
         ]
 
     def _running(
-        self, paths: Collection[str], listed: Mapping[str, str]
+        self, paths: Collection[str], names: Callable[[str], Iterable[str]]
     ) -> dict[tuple[str, int, int], list[int]]:
         """By path and file: the processes that run another file than what is at the path."""
         procfs = self._host.procfs
@@ -63,8 +63,8 @@ class ImageFindings:
         for pid in procfs.pids():
             try:
                 name = (procfs.executable(pid) or "").removesuffix(_DELETED)
-                path = listed.get(name, name)
-                if path not in paths:
+                path = next((one for one in names(name) if one in paths), "") if name else ""
+                if not path:
                     continue
                 image = os.stat(f"{procfs.path}/{pid}/exe")  # noqa: PTH116
             except OSError:  # it ended, or is not ours to see

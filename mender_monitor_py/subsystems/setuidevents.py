@@ -127,7 +127,6 @@ class SetuidEvents:
             self._touched(seen.path, seen.pid)
 
     def _path_changed(self, path: str) -> None:
-        path = self._paths.listed.get(path, path)
         try:
             mode = os.lstat(path).st_mode
         except OSError:

@@ -166,6 +166,19 @@ def test_a_link_that_leads_elsewhere_is_a_finding(paths, place):
     asyncio.run(scenario())
 
 
+def test_a_file_that_is_listed_by_several_names_is_a_finding_by_each(paths, place):
+    async def scenario():
+        (place / "link2").symlink_to("link")
+        one = check(f"{place}/link2 {all_of(place)}")
+        await learned(paths, one)
+        async with watched(paths, one) as report:
+            overwrite(place / "bin/tool1")
+            names = [name(place / path, "changed") for path in ("bin/tool1", "link", "link2")]
+            await report.until(lambda: report.open == names)
+
+    asyncio.run(scenario())
+
+
 def test_a_link_on_the_way_that_leads_elsewhere_is_a_finding(paths, tmp_path):
     async def scenario():
         for version in ("v1", "v2"):
