@@ -70,6 +70,9 @@ def test_checks_come_and_go_without_a_restart(paths, private_bus, tmp_path):
         await monitor.until_alerts((CRITICAL, "Log file contains error"))
         await systemd.change("cron.service", "inactive", "dead")
         monitor.enable("log", "app", SERVICE_NAME="app", LOG_PATTERN="fatal", LOG_FILE=str(log))
+        # Checks are started in order: when this one has looked, the one before it has its new pattern.
+        monitor.enable("log", "later", SERVICE_NAME="later", LOG_PATTERN="nothing", LOG_FILE=str(log))
+        await monitor.until_state("log later", OK)
         await monitor.until(lambda: len(monitor.alerts()) >= 2)
         with log.open("a") as file:
             file.write("fatal\n")
