@@ -176,17 +176,14 @@ class Kept:
         return Differences(sorted(set(unexpected)), missing, changed)
 
     def row_of(self, words: Sequence[str]) -> str:
-        """The entry that a user means by *words*: itself, or its subject as it is now."""
-        if len(words) == 1:
-            word = words[0]
-            field = word if baseline.Glob(word).literal is not None else ""
-            subject = self._subject_of(field) if field else ""
-            found = [thing.row for thing in self.survey(subject or word)]
-            fitting = [
-                row for row in found if row == word or self.check.subject(self._parsed(row)) == subject
-            ]
-            if subject and fitting:
-                return fitting[0]
+        """The entry that a user means by *words*: itself, or for a path alone the file as it is now."""
+        if len(words) == 1 and self._by_path and baseline.Glob(words[0]).literal is not None:
+            subject = baseline.quote(baseline.unquote(words[0]))
+            rows = [thing.row for thing in self.survey(subject)]
+            found = next((row for row in rows if self.check.subject(self._parsed(row)) == subject), None)
+            if found is None:
+                raise BaselineError(f"{words[0]} is nothing now that {self.check.id} looks for")
+            return found
         row = " ".join(words)
         self._parsed(row)
         return row
@@ -203,8 +200,10 @@ class Kept:
 
         return replaces
 
-    def _subject_of(self, field: str) -> str:
-        return baseline.quote(baseline.unquote(field)) if field.startswith("/") else ""
+    @property
+    def _by_path(self) -> bool:
+        """Whether an entry is about one path."""
+        return type(self.check).subject is not Baselined.subject
 
     def _parsed(self, row: str) -> Any:
         try:

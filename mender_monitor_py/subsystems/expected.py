@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,6 +183,17 @@ def _existing(folder: Path) -> Path:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return folder
+
+
+def unread(what: str, example: str) -> None:
+    """
+    Some of a survey could not be read.
+
+    Raises UnknownError when we are not root: a list without the rest would be taken for whole.
+    """
+    if os.geteuid() != 0:
+        raise UnknownError(f"{what} cannot be read, as {example}; run it as root")
+    log.warning("%s cannot be read and are left out, as %s", what, example)
 
 
 async def wait(event: asyncio.Event, seconds: float) -> bool:

@@ -35,7 +35,7 @@ from mender_monitor_py.model import OK, Details, Observation, Subject
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected, unread, wait
 from mender_monitor_py.subsystems.fields import count, interval, size, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.hashing import Lane
@@ -361,7 +361,15 @@ def _key(path: str, verdict: Verdict) -> str:
 
 
 def _readable(results: Iterable[Hashed]) -> list[Executable]:
-    return sorted(executable(one) for one in results if not one.error)
+    found, problems = [], []
+    for one in results:
+        if not one.error:
+            found.append(executable(one))
+        elif one.error != "missing" and not one.error.startswith("kind: "):
+            problems.append(f"{printable(one.path)}: {one.error}")
+    if problems:
+        unread(f"{len(problems)} files", problems[0])
+    return sorted(found)
 
 
 CHECK = IntegrityCheck

@@ -9,6 +9,7 @@ that matter most. An event leads to a look at that file by the same process.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import time
@@ -38,13 +39,16 @@ from mender_monitor_py.setuidlist import (
     walks,
 )
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected, unread, wait
 from mender_monitor_py.subsystems.fields import choices, count, interval, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.pace import Pace
 from mender_monitor_py.subsystems.setuidevents import SetuidEvents
 
+log = logging.getLogger(__name__)
+
 RETRY_S = 60.0
+_RESCAN_S = 5.0  # from the end of a scan to one that events ask for
 _PERIOD_S = 60.0  # in which SETUID_MAX_ALERTS counts
 _MAX_PENDING = 5000  # paths to be looked at: more than that is a scan
 _MAX_WHO = 1000
@@ -132,7 +136,12 @@ class SetuidCheck(Baselined[Entry, Found]):
 
     async def survey(self, host: Host) -> list[Found]:
         mounts = read_mounts()
-        return (await self.scan(host, self.walks(mounts), mounts))[0]
+        found, summary = await self.scan(host, self.walks(mounts), mounts)
+        if summary.unread:
+            unread(f"{summary.unread} folders", summary.problems[0])
+        if summary.found > MAX_FOUND:
+            log.warning("of %d set-uid executables only %d are listed", summary.found, len(found))
+        return found
 
     async def survey_of(self, host: Host, subject: str) -> list[Found]:
         return (await self.scan(host, [unquote(subject)], read_mounts(), idle=False))[0]
@@ -165,7 +174,7 @@ class _Watch:
         self._pending: set[str] = set()
         self._during_scan: set[str] = set()
         self._scanned = False
-        self._scan_at = self._fresh_at = 0.0
+        self._scan_at = self._scan_ended = self._fresh_at = 0.0
         self._scan: asyncio.Task[tuple[list[Found], Scanned]] | None = None
 
     async def run(self) -> None:
@@ -214,6 +223,7 @@ class _Watch:
     def _end_scan(self) -> None:
         assert self._scan is not None
         scan, self._scan = self._scan, None
+        self._scan_ended = time.monotonic()
         found, summary = scan.result()
         self._known = {one.path: one for one in found}
         self._scanned = True
@@ -234,7 +244,7 @@ class _Watch:
         self._wake()
 
     def _scan_soon(self) -> None:
-        self._scan_at = 0.0
+        self._scan_at = min(self._scan_at, self._scan_ended + _RESCAN_S)
         self._wake()
 
     def _wake(self) -> None:

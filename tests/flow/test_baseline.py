@@ -23,7 +23,7 @@ from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
 from tests.fakes.judging import JudgingReport
-from tests.fakes.mounts import in_own_mounts, mount
+from tests.fakes.mounts import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, in_own_mounts, mount
 from tests.fakes.watched import watched
 
 PROJECT = Path(__file__).parents[2]
@@ -145,6 +145,40 @@ def test_accept_takes_an_entry_as_it_stands_and_refuses_what_is_none(device):
     device.ctl("accept", "integrity", "core", *row.split())
     assert row in device.list.read_text()
     assert "is no entry" in device.ctl("accept", "integrity", "core", "nonsense", "x", status=1)
+    assert "is nothing now" in device.ctl("accept", "integrity", "core", "/no/such/file", status=1)
+
+
+def test_accept_takes_a_path_of_any_characters(device):
+    device.learn()
+    odd = device.tools / "tool 4 *\n"
+    odd.write_text("odd")
+    row = json.loads(device.ctl("diff", "integrity", "core", "--json", status=1))["unexpected"][0]
+    device.ctl("accept", "integrity", "core", row.split()[5])
+    assert device.ctl("diff", "integrity", "core") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives capabilities up")
+def test_a_list_without_what_could_not_be_read_is_not_taken_for_whole(device):
+    """
+    Who is not root cannot learn what only root can read.
+    """
+    device.tool(1).chmod(0)
+    program = "import os; os.geteuid = lambda: 1000; from mender_monitor_py.ctl import main; main()"
+
+    def scenario() -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "baseline", "learn", "integrity", "core"],
+            env={**os.environ, "MENDER_MONITOR_ROOT": str(device.paths.root)},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=PROJECT,
+        )
+        assert f"1 files cannot be read, as {device.tool(1)}" in done.stderr
+        assert done.returncode == 1
+
+    in_own_mounts(scenario, without=[CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH])
+    assert not device.list.exists()
 
 
 def test_show_names_bad_lines_and_escapes_what_it_shows(device):
