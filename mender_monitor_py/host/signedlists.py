@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from typing import NamedTuple
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.paths import Paths
+
+log = logging.getLogger(__name__)
 
 SIGNATURE = 64  # bytes of an Ed25519 signature, see RFC 8032
 _MAX_KEY = 16 * 1024
@@ -22,19 +25,23 @@ class Copy(NamedTuple):
 
 
 def read_keys(paths: Paths) -> dict[str, bytes]:
-    """The public keys of trusted.d by file name. Raises UnknownError when one cannot be read."""
+    """
+    The public keys of trusted.d by file name; empty for one that cannot be used. Raises UnknownError.
+
+    A key that others can write is none, but it is there: the lists do not go back to being unsigned.
+    """
     try:
         names = sorted(path.name for path in paths.trusted_d.iterdir() if path.suffix == ".pem")
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UnknownError(f"{paths.trusted_d} cannot be read: {error.strerror}") from error
-    return {name: (read_list(paths.trusted_d / name) or b"")[:_MAX_KEY] for name in names}
+    return {name: _usable(paths.trusted_d / name)[:_MAX_KEY] for name in names}
 
 
 def read_signature(list_path: Path) -> bytes:
-    """The signature beside a list; empty: there is none. Raises UnknownError when it cannot be read."""
-    found = read_list(signature_path(list_path)) or b""
+    """The signature beside a list; empty: there is none that can be used."""
+    found = _usable(signature_path(list_path))
     return found if len(found) == SIGNATURE else b""
 
 
@@ -77,6 +84,14 @@ def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _usable(path: Path) -> bytes:
+    try:
+        return read_list(path) or b""
+    except UnknownError as error:
+        log.warning("%s", error)
+        return b""
 
 
 def _copy_path(paths: Paths, name: str) -> Path:

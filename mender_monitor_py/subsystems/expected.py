@@ -15,7 +15,6 @@ from mender_monitor_py.baseline import Listing
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import inotify
 from mender_monitor_py.host.host import Host
-from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.subsystems.base import Check, Report
@@ -132,7 +131,7 @@ class Expected(Generic[E]):
             return False
         self._watch_folder()
         try:
-            data = self._trust.in_force(read_list(self._path))
+            data = self._trust.in_force()
         except Pending:
             if self._known:  # what was in force stays so
                 return False

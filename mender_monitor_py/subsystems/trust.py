@@ -19,6 +19,7 @@ from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import inotify, signedlists
 from mender_monitor_py.host.child import ask
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.host.signedlists import Copy
 from mender_monitor_py.listtrust import Signed, distrust
 from mender_monitor_py.model import OK, CheckId, Details, Observation, Subject
@@ -28,6 +29,13 @@ from mender_monitor_py.subsystems.findings import BASELINE
 log = logging.getLogger(__name__)
 
 _RETRY_S = 60.0
+_EVENTS = (
+    inotify.IN_ATTRIB
+    | inotify.IN_CLOSE_WRITE
+    | inotify.IN_DELETE
+    | inotify.IN_MOVED_FROM
+    | inotify.IN_MOVED_TO
+)
 _NO_KEY = "a list was trusted once, but no key is left in trusted.d"
 
 
@@ -42,11 +50,12 @@ class _Question:
     keys: dict[str, bytes]
     signature: bytes
     data: bytes | None
+    problem: str
     copy: Copy | None
 
     @property
     def identity(self) -> int:
-        return hash((tuple(self.keys.items()), self.signature, self.data, self.copy))
+        return hash((tuple(self.keys.items()), self.signature, self.data, self.problem, self.copy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +87,26 @@ class Trust:
         name = f"Baseline of {check} is not trusted"
         self._bad = Observation(level, name, Subject(path.name, "baseline", "not trusted"), key=BASELINE)
 
-    def in_force(self, data: bytes | None) -> bytes | None:
+    def in_force(self) -> bytes | None:
         """
-        The bytes that count, where *data* are those of the list; None: there is no list.
+        The list that counts; None: there is none.
 
-        Raises UnknownError when there is none that counts, Pending while that is being found out.
+        Raises UnknownError when it cannot be told, Pending while that is being found out.
         """
         self._watch_keys()
         paths = self._host.paths
-        question = _Question(
-            signedlists.read_keys(paths),
-            signedlists.read_signature(self._path),
-            data,
-            signedlists.read_copy(paths, self._path.name),
-        )
+        keys = signedlists.read_keys(paths)
+        copy = signedlists.read_copy(paths, self._path.name)
+        try:
+            data, problem = read_list(self._path), ""
+        except UnknownError as error:
+            if not keys and copy is None:
+                raise
+            data, problem = None, str(error)
+        question = _Question(keys, signedlists.read_signature(self._path), data, problem, copy)
         if not question.keys:
             return self._without_keys(question)
-        if data is None and question.copy is None:
+        if data is None and copy is None and not problem:
             self._good()  # there never was one
             return None
         verdict = self._verdict
@@ -106,7 +118,8 @@ class Trust:
         if not verdict.reason:
             self._good()
             return data
-        copy = question.copy if verdict.copy_valid else None
+        if not verdict.copy_valid:
+            copy = None
         self._distrust(verdict.reason, copy)
         if copy is None:
             raise UnknownError(f"{self._path} is not trusted: {verdict.reason}")
@@ -170,7 +183,7 @@ class Trust:
         copy = Signed(question.copy.data, bool(copy_signer)) if question.copy is not None else None
         kept = copy if copy is not None and copy.valid else None
         found = None if question.data is None else Signed(question.data, bool(found_signer))
-        reason = distrust(str(self._check), found, bool(question.signature), kept)
+        reason = question.problem or distrust(str(self._check), found, bool(question.signature), kept)
         if not reason and question.data is not None:
             new = Copy(question.signature, question.data)
             if new != question.copy and await asyncio.to_thread(self._keep, new):
@@ -191,9 +204,8 @@ class Trust:
         folder = self._host.paths.trusted_d
         if self._watch is not None and self._watch.active:
             return
-        events = inotify.IN_CLOSE_WRITE | inotify.IN_DELETE | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO
         try:
-            self._watch = self._host.inotify.watch(folder, events, lambda _: self._again())
+            self._watch = self._host.inotify.watch(folder, _EVENTS, lambda _: self._again())
         except FileNotFoundError:
             self._watch = self._watch_for(folder)
         except OSError as error:

@@ -29,6 +29,7 @@ from tests.fakes.watched import watched
 PROJECT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-W", "error", "-c", "from mender_monitor_py.ctl import main; main()"]
 CORE = CheckId("integrity", "core")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="who is not root takes any file")
 NOT_TRUSTED = "Baseline of integrity core is not trusted"
 
 
@@ -329,6 +330,14 @@ def gone(device: Device) -> None:
     device.list.unlink()
 
 
+def writable(device: Device) -> None:
+    device.list.chmod(0o666)
+
+
+def writable_key(device: Device) -> None:
+    (device.paths.trusted_d / "release.pem").chmod(0o666)
+
+
 def without_keys(device: Device) -> None:
     shutil.rmtree(device.paths.trusted_d)
 
@@ -341,6 +350,8 @@ def without_keys(device: Device) -> None:
         (foreign, "the signature does not fit"),
         (cut, "the list is not signed"),
         (gone, "the list is missing"),
+        pytest.param(writable, "can be written by another user", marks=needs_root),
+        pytest.param(writable_key, "does not fit", marks=needs_root),
         (without_keys, "no key is left"),
     ],
 )
@@ -361,10 +372,12 @@ def test_a_list_that_is_not_trusted_is_a_finding_and_the_last_trusted_one_counts
         async with device.watched(report):
             await report.until(lambda: report.open == [NOT_TRUSTED])
             assert reason in report.alerts[0].details.description
-            assert "stays in force: serial 1" in report.alerts[0].details.description
+            stays = "No list counts" if attack is writable_key else "stays in force: serial 1"
+            assert stays in report.alerts[0].details.description
             assert len(report.alerts) == 1
-            device.tool(1).write_text("evil")
-            await report.until(lambda: f"Executable {device.tool(1)} changed" in report.open)
+            if attack is not writable_key:
+                device.tool(1).write_text("evil")
+                await report.until(lambda: f"Executable {device.tool(1)} changed" in report.open)
 
     asyncio.run(scenario())
 
