@@ -369,7 +369,7 @@ def test_a_list_that_is_not_trusted_is_a_finding_and_the_last_trusted_one_counts
                 await report.until(lambda: report.open == [NOT_TRUSTED])
         if not running:
             attack(device)
-        async with device.watched(report):
+        async with device.watched(report, knows=attack is not writable_key):
             await report.until(lambda: report.open == [NOT_TRUSTED])
             assert reason in report.alerts[0].details.description
             stays = "No list counts" if attack is writable_key else "stays in force: serial 1"
