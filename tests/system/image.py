@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mender-monitor-py"
-ARCHIVE = "http://deb.debian.org/debian/"
 BUILD_SECONDS = 900
 # Another checkout may be using another image at this moment.
 KEEP_SECONDS = 7 * 24 * 3600
@@ -62,7 +61,9 @@ def base(suite: str) -> Path:
 def archive() -> str:
     """The Debian archive that this machine itself uses."""
     listed = _run("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
-    return next((uri for uri in listed if uri.rstrip("/").endswith("/debian")), ARCHIVE)
+    found = next((uri for uri in listed if uri.rstrip("/").endswith("/debian")), None)
+    assert found is not None, "apt knows no Debian archive: run apt-get update"
+    return found
 
 
 def _build(root: Path, suite: str, packages: Sequence[str]) -> None:
