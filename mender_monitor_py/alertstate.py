@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mender_monitor_py.model import CRITICAL, OK, Alert, Details, Observation, Stamp, Subject
+from mender_monitor_py.model import CRITICAL, OK, Alert, Details, Line, Observation, Stamp, Subject
 
 FLAPPING_STATUS = "flapping"
 
@@ -36,6 +36,7 @@ class State:
 
     *last* is the newest observation, its lines removed; *changes* the moments of the newest changes;
     *told* and *told_flapping* what the server was told; *repeats* how often a bad thing was seen again.
+    *untold*: the details of what began in silence, with their lines, until it is told.
     """
 
     last: Observation | None = None
@@ -46,6 +47,7 @@ class State:
     told: str = OK
     told_flapping: bool = False
     repeats: int = 0
+    untold: Details | None = None
 
     @property
     def bad(self) -> bool:
@@ -58,20 +60,27 @@ class State:
 
 
 def observe(
-    state: State, seen: Observation, now: float, limits: Limits, *, silent: bool = False
+    state: State,
+    seen: Observation,
+    now: float,
+    limits: Limits,
+    *,
+    silent: bool = False,
+    held: bool = False,
 ) -> tuple[State, tuple[Alert, ...]]:
     """
     The state after *seen*, and the alerts to send, in order.
 
-    While the finding is *silent* nothing is sent of what is new; :func:`tell` catches up.
+    While the finding is *silent* nothing is sent of what is new; :func:`catch_up` tells it later. *held*: it
+    is silent because of a deployment, whose own restarts are no flapping.
     """
     if _is_another(state.last, seen):
         closed = close(state, "The check was changed; what it watched before is not watched any more")
-        after, alerts = observe(State(), seen, now, limits, silent=silent)
+        after, alerts = observe(State(), seen, now, limits, silent=silent, held=held)
         return after, (*closed, *alerts)
     changed = seen.bad != state.bad
     changes = _recent(state.changes, now, limits)
-    if changed:
+    if changed and not held:
         changes = (*changes, now)[-limits.flap_count :]
     after = replace(
         state,
@@ -81,20 +90,25 @@ def observe(
         changes=changes,
         flapping=len(changes) >= limits.flap_count,
         repeats=state.repeats + 1 if seen.bad and not changed else 0,
+        untold=_untold(state, seen, changed=changed) if silent else None,
     )
     return (after, ()) if silent else tell(after, seen.alert())
 
 
 def tick(
-    state: State, now: float, limits: Limits, *, silent: bool = False
+    state: State, now: float, limits: Limits, *, silent: bool = False, held: bool = False
 ) -> tuple[State, tuple[Alert, ...]]:
-    """The state when *now* has come without an observation: events expire, flapping ends."""
+    """
+    The state when *now* has come without an observation: events expire, flapping ends.
+
+    An event that is *held* back does not expire before it was told.
+    """
     last = state.last
     if last is None:
         return state, ()
-    expires_at = _expires_at(state, limits)
+    expires_at = _expires_at(state, limits, held=held)
     if expires_at is not None and now >= expires_at:
-        return observe(state, _cleared(last, state.repeats), now, limits, silent=silent)
+        return observe(state, _cleared(last, state.repeats), now, limits, silent=silent, held=held)
     changes = _recent(state.changes, now, limits)
     flapping = state.flapping and len(changes) >= limits.flap_count
     after = replace(state, changes=changes, flapping=flapping)
@@ -124,13 +138,26 @@ def tell(state: State, current: Alert) -> tuple[State, tuple[Alert, ...]]:
 
 def catch_up(state: State) -> tuple[State, tuple[Alert, ...]]:
     """What was not told while the finding was silent."""
-    return (state, ()) if state.last is None else tell(state, state.last.alert())
+    if state.last is None:
+        return state, ()
+    current = state.last.alert()
+    if state.untold is not None:
+        current = replace(current, details=state.untold)
+    after, alerts = tell(state, current)
+    return (replace(after, untold=None), alerts) if alerts else (after, ())
 
 
-def next_due(state: State, limits: Limits) -> float | None:
+def told_at(state: State, now: Stamp) -> Stamp:
+    """The moment of what :func:`catch_up` tells of *state*: when it began, not when it may be told."""
+    if state.flapping or state.told_flapping:
+        return now
+    return replace(now, boottime=state.since, wall=now.wall - (now.boottime - state.since))
+
+
+def next_due(state: State, limits: Limits, *, held: bool = False) -> float | None:
     """When :func:`tick` has something to do, unless something is observed before. None: never."""
     due = []
-    expires_at = _expires_at(state, limits)
+    expires_at = _expires_at(state, limits, held=held)
     if expires_at is not None:
         due.append(expires_at)
     if state.flapping and state.changes:
@@ -154,7 +181,10 @@ def close(state: State, reason: str) -> tuple[Alert, ...]:
 
 def encode(state: State, at: Stamp) -> str:
     """*state* as text, with the moment its times are counted from."""
-    return json.dumps({"at": asdict(at), **asdict(state)}, ensure_ascii=True, separators=(",", ":"))
+    fields = asdict(state)
+    if state.untold is None:  # as earlier versions read it
+        del fields["untold"]
+    return json.dumps({"at": asdict(at), **fields}, ensure_ascii=True, separators=(",", ":"))
 
 
 def decode(text: str) -> tuple[State, Stamp]:
@@ -168,7 +198,8 @@ def decode(text: str) -> tuple[State, Stamp]:
         at = Stamp(**fields.pop("at"))
         last = fields.pop("last")
         changes = tuple(fields.pop("changes"))
-        return State(last=_observation(last), changes=changes, **fields), at
+        untold = _details(fields.pop("untold", None))
+        return State(last=_observation(last), changes=changes, untold=untold, **fields), at
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a stored state: {error}") from error
 
@@ -199,6 +230,27 @@ def _observation(fields: dict[str, Any] | None) -> Observation | None:
     return Observation(subject=Subject(**subject), details=Details(details["description"]), **fields)
 
 
+def _details(fields: dict[str, Any] | None) -> Details | None:
+    if fields is None:
+        return None
+    matching = fields["line_matching"]
+    return Details(
+        fields["description"],
+        tuple(Line(**line) for line in fields["lines_before"]),
+        Line(**matching) if matching is not None else None,
+        tuple(Line(**line) for line in fields["lines_after"]),
+    )
+
+
+def _untold(state: State, seen: Observation, *, changed: bool) -> Details | None:
+    """The details to keep of what is seen in silence: the first ones, if more than is kept."""
+    if not seen.bad or state.told != OK:
+        return None
+    if not changed:
+        return state.untold
+    return seen.details if seen.details != seen.without_lines().details else None
+
+
 def _is_another(last: Observation | None, seen: Observation) -> bool:
     """Whether *seen* is about another alert than *last*, as the server tells them apart."""
     return last is not None and (last.name, last.subject.name, last.subject.type) != (
@@ -212,7 +264,9 @@ def _recent(changes: tuple[float, ...], now: float, limits: Limits) -> tuple[flo
     return tuple(moment for moment in changes if now < moment + limits.flap_window)
 
 
-def _expires_at(state: State, limits: Limits) -> float | None:
+def _expires_at(state: State, limits: Limits, *, held: bool = False) -> float | None:
+    if held and state.told == OK:
+        return None
     if limits.expires_after is None or not state.bad or state.last is None or not state.last.event:
         return None
     return state.seen_at + limits.expires_after

@@ -27,9 +27,11 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.notify import Notify
 from mender_monitor_py.host.timer import ClockStep
+from mender_monitor_py.ledger import LAZY_S
 from mender_monitor_py.outbox import Limits as OutboxLimits
 from mender_monitor_py.outbox import Outbox
 from mender_monitor_py.paths import Paths
+from mender_monitor_py.quiet import Quiet
 from mender_monitor_py.recorder import Recorder
 from mender_monitor_py.sender import Sender
 from mender_monitor_py.settings import Settings
@@ -200,18 +202,26 @@ class Daemon:
         except MonitorError as error:
             log.error("%s", error)
             return
-        until = {check: now.boottime + one.left for check, one in silences.items()}
-        self._recorder.set_silences(until)
+        until = {check: now.boottime + one.left for check, one in silences.checks.items()}
+        everything = now.boottime + silences.everything.left if silences.everything else 0.0
+        self._recorder.set_quiet(Quiet(until, everything))
+        if (until or everything) and not now.known:
+            self._soon(self._settle_soon, LAZY_S)
 
     def _clock_was_set(self) -> None:
         log.info("the wall clock was set")
-        self._job(self._recorder.run_in_worker(self._settle))
+        self._settle_soon()
         self._sender.wake()
+
+    def _settle_soon(self) -> None:
+        self._job(self._recorder.run_in_worker(self._settle))
 
     def _settle(self) -> None:
         """Write down the right times of what waits, while this boot's clock is there to tell them."""
+        now = self._clock.now()
         try:
-            self._outbox.settle(self._clock.now())
+            self._outbox.settle(now)
+            silence.settle(self._outbox, now)
         except MonitorError as error:
             log.error("%s", error)
 

@@ -1,43 +1,28 @@
 """
-What the checks report, turned into states, alerts and one transaction.
+What the checks report, turned into states, alerts and transactions.
 
 Everything that is reported in one turn of the event loop, and while a transaction is on its way to the disk,
-is committed together. A change that no alert depends on (a log position, a renewed expiration) waits for the
-next alert, for the end, or for :data:`LAZY_S`.
+is committed together (ledger.py). A change that no alert depends on (a log position, a renewed expiration)
+waits for the next alert, for the end, or for a quarter of an hour.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from mender_monitor_py import alertstate
 from mender_monitor_py.alertstate import Limits, State
-from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.timer import Alarm
+from mender_monitor_py.ledger import Ledger, Store
 from mender_monitor_py.model import OK, Alert, CheckId, Details, Observation, Stamp
-from mender_monitor_py.outbox import Changes
+from mender_monitor_py.quiet import Quiet
 
-LAZY_S = 900.0
-RETRY_S = 5.0
 MAX_FINDINGS = 1000
 
 log = logging.getLogger(__name__)
-
-
-class Store(Protocol):
-    """The part of the outbox that is needed here."""
-
-    def commit(self, changes: Changes) -> None: ...
-
-    def states(self) -> Mapping[tuple[CheckId, str], str]: ...
-
-    def memories(self) -> Mapping[CheckId, str]: ...
 
 
 @dataclass
@@ -72,20 +57,19 @@ class Recorder:
         self._store = store
         self._clock = clock
         self._defaults = limits
-        self._queued = queued
         self._changed = changed
         self._records: dict[CheckId, Record] = {}
-        self._changes = Changes()
         self._lazy_states: set[tuple[CheckId, str]] = set()
         self._lazy_memories: set[CheckId] = set()
-        self._silent_until: dict[CheckId, float] = {}
+        self._quiet = Quiet()
         self._alarm = Alarm(self._tick)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="outbox")
-        self._committing: asyncio.Task[None] | None = None
-        self._stored: asyncio.Future[None] | None = None
-        self._lazy_timer: asyncio.TimerHandle | None = None
+        self._ledger = Ledger(store, self._take_lazy, queued, changed)
         self._closing = False
-        self.error = ""
+
+    @property
+    def error(self) -> str:
+        """Why nothing can be stored; empty: it can."""
+        return self._ledger.error
 
     def load(self) -> None:
         """Read what earlier runs stored. Raises OutboxError."""
@@ -106,18 +90,20 @@ class Recorder:
         """Other settings: they count for the checks that are started from now on."""
         self._defaults = limits
 
-    def set_silences(self, until: Mapping[CheckId, float]) -> None:
-        """These checks are silent until then (CLOCK_BOOTTIME); another one tells what it has not told."""
-        over = set(self._silent_until) - set(until)
-        self._silent_until = dict(until)
-        for check in over:
-            self._catch_up(check)
-        self._schedule()
+    @property
+    def quiet(self) -> Quiet:
+        """Of which checks nothing is told."""
+        return self._quiet
+
+    def set_quiet(self, quiet: Quiet) -> None:
+        """Other silences, or a hold that begins or ends: who may speak again tells what it has not told."""
+        self._quiet = quiet
+        self._tick()
         self._changed()
 
     def silent(self, check: CheckId) -> bool:
         """Whether nothing is told of *check* for now."""
-        return self._silent_until.get(check, 0.0) > self._clock.boottime()
+        return self._quiet.silences(check, self._clock.boottime())
 
     def start(self, check: CheckId, expires_after: float | None) -> CheckReport:
         """A check runs from now on: its events expire after *expires_after* seconds."""
@@ -144,11 +130,11 @@ class Recorder:
         now = self._clock.now()
         for key, state in record.states.items():
             self._queue(alertstate.close(state, "The check was deleted"), now)
-            self._changes.states[check, key] = None
+            self._ledger.changes.states[check, key] = None
             self._lazy_states.discard((check, key))
         self._lazy_memories.discard(check)
-        self._changes.memories[check] = None
-        self._commit_soon()
+        self._ledger.changes.memories[check] = None
+        self._ledger.commit_soon()
         self._schedule()
         self._changed()
 
@@ -171,21 +157,11 @@ class Recorder:
         """Store all that is known, once, and end."""
         self._closing = True
         self._alarm.close()
-        if self._lazy_timer is not None:
-            self._lazy_timer.cancel()
-        if self._committing is not None:
-            self._committing.cancel()
-            await asyncio.gather(self._committing, return_exceptions=True)
-        self._take_lazy()
-        if self._changes or self.error:
-            await self._commit()
-            if self.error:
-                log.error("what could not be stored is lost")
-        self._worker.shutdown()
+        await self._ledger.close()
 
     async def run_in_worker(self, function: Callable[[], None]) -> None:
         """Run *function* in the thread that writes to the outbox, in order with the transactions."""
-        await asyncio.get_running_loop().run_in_executor(self._worker, function)
+        await self._ledger.run_in_worker(function)
 
     # What a running check reports, by way of its CheckReport.
 
@@ -203,13 +179,17 @@ class Recorder:
         if before is None and not self._has_room(check, record, now.boottime):
             return
         silent = self.silent(check)
+        state = before or State()
         after, alerts = alertstate.observe(
-            before or State(), seen, now.boottime, record.limits, silent=silent
+            state, seen, now.boottime, record.limits, silent=silent, held=self._quiet.holds(check)
         )
         self._keep(check, record, seen.key, after)
         if alerts:
             self._queue(alerts, now)
             self._save(check, record, seen.key)
+        elif silent and after.bad != state.bad:  # nothing else would tell of it after a crash
+            self._save(check, record, seen.key)
+            self._ledger.commit_soon()
         if alerts or silent or record.unknown or not record.seen:
             record.unknown, record.seen = "", True
             self._changed()
@@ -225,12 +205,13 @@ class Recorder:
             self._queue((seen.alert(),), now)
         if seen.key in record.states or self._has_room(check, record, now.boottime):
             told = before.told if silent else seen.level
-            state = State(seen.without_lines(), now.boottime, now.boottime, told=told)
+            untold = seen.details if silent and seen.bad else None
+            state = State(seen.without_lines(), now.boottime, now.boottime, told=told, untold=untold)
             self._keep(check, record, seen.key, state)
             self._save(check, record, seen.key)
         self._changed()
         self._schedule()
-        await self._commit_soon()
+        await self._ledger.commit_soon()
 
     def ended(self, check: CheckId, record: Record, keep: Collection[str], cleared: str) -> None:
         kept = set(keep)
@@ -266,7 +247,7 @@ class Recorder:
         if record.memory != memory:
             record.memory = memory
             self._lazy_memories.add(check)
-            self._save_lazily()
+            self._ledger.commit_lazily()
 
     def _record(self, check: CheckId) -> Record:
         return self._records.setdefault(check, Record(self._defaults))
@@ -289,136 +270,89 @@ class Recorder:
             if key and alertstate.tick(state, now, record.limits)[0].idle:
                 del record.states[key]
                 self._lazy_states.discard((check, key))
-                self._changes.states[check, key] = None
+                self._ledger.changes.states[check, key] = None
 
     def _keep(self, check: CheckId, record: Record, key: str, state: State) -> None:
         record.states[key] = state
         if state.bad or state.changes:
             self._lazy_states.add((check, key))
-            self._save_lazily()
+            self._ledger.commit_lazily()
 
     def _save(self, check: CheckId, record: Record, key: str) -> None:
         """The state and the memory go with the alert."""
         state = record.states.get(key)
         if state is not None:
-            self._changes.states[check, key] = alertstate.encode(state, self._clock.now())
+            self._ledger.changes.states[check, key] = alertstate.encode(state, self._clock.now())
         self._lazy_states.discard((check, key))
         if check in self._lazy_memories:
             self._lazy_memories.discard(check)
-            self._changes.memories[check] = record.memory
+            self._ledger.changes.memories[check] = record.memory
 
     def _queue(self, alerts: Iterable[Alert], now: Stamp) -> None:
         waiting = [(alert, now) for alert in alerts]
         if waiting:
-            self._changes.alerts += waiting
-            self._commit_soon()
+            self._ledger.changes.alerts += waiting
+            self._ledger.commit_soon()
 
     def _tick(self) -> None:
-        """Something expires, or flapping or a silence ends."""
+        """Something expires, or flapping, a silence or a hold ends."""
         now = self._clock.now()
-        for check in [check for check, until in self._silent_until.items() if until <= now.boottime]:
-            del self._silent_until[check]
-            self._catch_up(check)
         for check, record in self._records.items():
-            if not record.running or self._closing:
-                continue
-            silent = self.silent(check)
+            if self._closing:
+                break
+            silent, held = self._quiet.silences(check, now.boottime), self._quiet.holds(check)
             for key, state in list(record.states.items()):
-                due = alertstate.next_due(state, record.limits)
+                if not silent:
+                    state = self._catch_up(check, record, key, state, now)
+                due = alertstate.next_due(state, record.limits, held=held) if record.running else None
                 if due is not None and due <= now.boottime:
-                    step = alertstate.tick(state, now.boottime, record.limits, silent=silent)
-                    self._step(check, record, key, *step)
+                    after, alerts = alertstate.tick(
+                        state, now.boottime, record.limits, silent=silent, held=held
+                    )
+                    self._step(check, record, key, after, alerts, now)
         self._schedule()
 
-    def _catch_up(self, check: CheckId) -> None:
-        """Tell what *check* has not told while it was silent."""
-        record = self._records.get(check)
-        if record is None or self._closing:
-            return
-        for key, state in list(record.states.items()):
-            self._step(check, record, key, *alertstate.catch_up(state))
-        self._changed()
+    def _catch_up(self, check: CheckId, record: Record, key: str, state: State, now: Stamp) -> State:
+        """Tell what was not told of a finding while it was silent; what it is then."""
+        after, alerts = alertstate.catch_up(state)
+        if alerts:
+            self._step(check, record, key, after, alerts, alertstate.told_at(state, now))
+        return after
 
     def _step(
-        self, check: CheckId, record: Record, key: str, state: State, alerts: tuple[Alert, ...]
+        self,
+        check: CheckId,
+        record: Record,
+        key: str,
+        state: State,
+        alerts: tuple[Alert, ...],
+        at: Stamp,
     ) -> None:
         self._keep(check, record, key, state)
         if alerts:
-            self._queue(alerts, self._clock.now())
+            self._queue(alerts, at)
             self._save(check, record, key)
         self._changed()
 
     def _schedule(self) -> None:
         due = [
-            alertstate.next_due(state, record.limits)
-            for record in self._records.values()
+            alertstate.next_due(state, record.limits, held=self._quiet.holds(check))
+            for check, record in self._records.items()
             if record.running
             for state in record.states.values()
         ]
-        moments = [*self._silent_until.values(), *(moment for moment in due if moment is not None)]
-        self._alarm.set(min(moments, default=None))
-
-    def _commit_soon(self) -> asyncio.Future[None]:
-        """Commit what waits; the future is done when it is stored, or has OutboxError."""
-        if self._stored is None:
-            self._stored = asyncio.get_running_loop().create_future()
-        if self._committing is None and not self._closing:
-            self._committing = asyncio.get_running_loop().create_task(self._commit_all())
-        return self._stored
-
-    async def _commit_all(self) -> None:
-        """Commit until nothing waits; what arrives meanwhile shares the next transaction."""
-        try:
-            while self._changes or self.error:
-                await self._commit()
-                if self.error:
-                    await asyncio.sleep(RETRY_S)
-        finally:
-            self._committing = None
-
-    async def _commit(self) -> None:
-        """One transaction. What cannot be written is held by the outbox for the next one."""
-        changes, self._changes = self._changes, Changes()
-        stored, self._stored = self._stored, None
-        write = asyncio.get_running_loop().run_in_executor(self._worker, self._store.commit, changes)
-        try:
-            await asyncio.shield(write)
-        except OutboxError as error:
-            if self.error != str(error):
-                log.error("%s; it is tried again each %d s", error, RETRY_S)
-                self.error = str(error)
-                self._changed()
-            if stored is not None and not stored.done():
-                stored.set_exception(error)
-                stored.exception()  # looked at, so that nobody has to wait for it
-            return
-        if self.error:
-            log.info("the outbox can be written again")
-            self.error = ""
-            self._changed()
-        if stored is not None and not stored.done():
-            stored.set_result(None)
-        self._queued()
-
-    def _save_lazily(self) -> None:
-        if self._lazy_timer is None and not self._closing:
-            self._lazy_timer = asyncio.get_running_loop().call_later(LAZY_S, self._lazy_due)
-
-    def _lazy_due(self) -> None:
-        self._lazy_timer = None
-        self._take_lazy()
-        if self._changes:
-            self._commit_soon()
+        due.append(self._quiet.next_end(self._clock.boottime()))
+        self._alarm.set(min((moment for moment in due if moment is not None), default=None))
 
     def _take_lazy(self) -> None:
         now = self._clock.now()
         for check, key in self._lazy_states:
             state = self._record(check).states.get(key)
             if state is not None:
-                self._changes.states[check, key] = alertstate.encode(state, now)
+                self._ledger.changes.states[check, key] = alertstate.encode(state, now)
         self._lazy_states.clear()
         for check in self._lazy_memories:
-            self._changes.memories[check] = self._record(check).memory
+            self._ledger.changes.memories[check] = self._record(check).memory
         self._lazy_memories.clear()
 
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "list",
     "status",
     "silence",
+    "unsilence",
     "baseline",
     "queue",
     "lint",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -20,7 +19,7 @@ from mender_monitor_py.model import CheckId
 from mender_monitor_py.outbox import Outbox
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.records import happened
-from mender_monitor_py.silence import Silence
+from mender_monitor_py.silence import Silence, Silences
 
 _NOT_WATCHED, _DISABLED, _STARTING = "not watched", "disabled", "starting"
 
@@ -40,6 +39,7 @@ def _collect(paths: Paths) -> dict[str, Any]:
     about = told.get("daemon", {})
     clock = Clock()
     outbox = open_outbox(paths, settings, clock)
+    silences = _silences(outbox, paths, clock)
     return {
         "daemon": {
             "running": number is not None,
@@ -51,8 +51,9 @@ def _collect(paths: Paths) -> dict[str, Any]:
             Catalog(paths, settings),
             number is not None,
             told.get("checks", []),
-            _silences(outbox, paths, clock),
+            silences,
         ),
+        "silenced": _silenced(silences.everything),
         "outbox": _outbox(outbox, paths, clock),
         "sender": told.get("sender", {}),
         "warnings": told.get("warnings", warnings),
@@ -60,7 +61,7 @@ def _collect(paths: Paths) -> dict[str, Any]:
 
 
 def _checks(
-    catalog: Catalog, running: bool, told: list[dict[str, Any]], silences: Mapping[CheckId, Silence]
+    catalog: Catalog, running: bool, told: list[dict[str, Any]], silences: Silences
 ) -> list[dict[str, Any]]:
     """Every check there is; one of which the daemon has not told yet is starting."""
     states = {CheckId(one["subsystem"], one["name"]): one for one in told}
@@ -71,21 +72,28 @@ def _checks(
         other = _DISABLED if check not in enabled else _STARTING if running else _NOT_WATCHED
         nothing: dict[str, Any] = {"state": other, "since": None, "error": "", "findings": [], "notes": []}
         names = {"subsystem": check.subsystem, "name": check.name, "enabled": check in enabled}
-        quiet = silences.get(check)
-        silenced = None if quiet is None else {"seconds": quiet.left, "reason": quiet.reason}
         found.append(
             names
             | (nothing if state is None else {key: state.get(key, nothing[key]) for key in nothing})
-            | {"silenced": silenced}
+            | {"silenced": _silenced(silences.of(check))}
         )
     return found
 
 
-def _silences(outbox: Outbox, paths: Paths, clock: Clock) -> Mapping[CheckId, Silence]:
+def _silences(outbox: Outbox, paths: Paths, clock: Clock) -> Silences:
     try:
-        return silence.active(outbox, clock.now()) if paths.outbox.exists() else {}
+        return silence.active(outbox, clock.now()) if paths.outbox.exists() else Silences()
     except (OutboxError, OSError):
-        return {}  # that it cannot be read is told with the outbox
+        return Silences()  # that it cannot be read is told with the outbox
+
+
+def _silenced(found: Silence | None) -> dict[str, Any] | None:
+    return None if found is None else {"seconds": found.left, "reason": found.reason}
+
+
+def _silent(silenced: dict[str, Any]) -> str:
+    minutes = max(round(silenced["seconds"] / 60), 1)
+    return one_line(f"silent for {minutes} more minutes: {silenced['reason'] or 'no reason is given'}")
 
 
 def _outbox(outbox: Outbox, paths: Paths, clock: Clock) -> dict[str, Any]:
@@ -112,13 +120,14 @@ def _text(found: dict[str, Any]) -> str:
         ]
     else:
         lines = ["mender-monitord is not running: nothing is watched"]
+    if found["silenced"] is not None:
+        lines.append(f"All checks are {_silent(found['silenced'])}")
     rows = [("STATE", "SINCE", "CHECK", "")]
     for check in found["checks"]:
         name = f"{check['subsystem']} {check['name']}"
         rows.append((check["state"], moment(check["since"]), name, check["error"]))
         if check["silenced"] is not None:
-            minutes = max(round(check["silenced"]["seconds"] / 60), 1)
-            rows.append(("", "", "", f"silent for {minutes} more minutes: {check['silenced']['reason']}"))
+            rows.append(("", "", "", _silent(check["silenced"])))
         rows += [
             ("", moment(one["since"]), "", f"{one['level']}: {one['name']}") for one in check["findings"]
         ]

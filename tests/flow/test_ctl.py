@@ -588,6 +588,36 @@ def test_a_check_is_silenced_for_a_time_and_the_status_says_so(device):
     assert json.loads(device.ctl("status", "--json").out)["checks"][0]["silenced"] is None
 
 
+def test_all_checks_are_silenced_and_each_ends_with_that(device):
+    """
+    One silence for all, those too that are made later, and one for a check; "unsilence --all" ends both.
+    """
+    device.ctl("create", "service", "cron", "systemd")
+    assert device.ctl("silence", "service", "cron", "2h").status == 0
+    assert device.ctl("silence", "--all", "1h", "--reason", "moving house").status == 0
+    device.ctl("create", "service", "ssh", "systemd")
+    shown = json.loads(device.ctl("status", "--json").out)
+    assert shown["silenced"]["reason"] == "moving house" and 3500 < shown["silenced"]["seconds"] <= 3600
+    assert [round(check["silenced"]["seconds"] / 3600) for check in shown["checks"]] == [2, 1]
+    assert "All checks are silent for 60 more minutes: moving house" in device.ctl("status").out
+    refused = device.ctl("unsilence", "service", "ssh")
+    assert refused.status == 1 and "unsilence --all" in refused.err
+    assert device.ctl("unsilence", "--all").out == ""
+    shown = json.loads(device.ctl("status", "--json").out)
+    assert shown["silenced"] is None
+    assert [check["silenced"] for check in shown["checks"]] == [None, None]
+
+
+def test_the_silence_of_a_check_is_ended(device):
+    """
+    "unsilence" does what "silence … off" does.
+    """
+    device.ctl("create", "service", "cron", "systemd")
+    device.ctl("silence", "service", "cron", "2h")
+    assert device.ctl("unsilence", "service", "cron").status == 0
+    assert json.loads(device.ctl("status", "--json").out)["checks"][0]["silenced"] is None
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -595,6 +625,9 @@ def test_a_check_is_silenced_for_a_time_and_the_status_says_so(device):
         (("service", "cron", "0"), "a silence has an end"),
         (("service", "cron", "31d"), "30d at most"),
         (("service", "cron", "soon"), "soon"),
+        (("--all",), "is needed"),
+        (("--all", "service", "cron", "1h"), "is needed"),
+        (("service", "cron", "1h", "--reason", "x" * 201), "longer than 200"),
     ],
 )
 def test_a_silence_that_cannot_be(device, words, message):

@@ -203,6 +203,32 @@ def test_a_silent_check_tells_later_what_is_still_so(paths, private_bus):
     watch(paths, private_bus, story)
 
 
+def test_silence_for_all_counts_for_checks_that_are_made_meanwhile(paths, private_bus):
+    """
+    Under a silence for everything nothing is told, of a new check either, over a restart of the daemon; what
+    began in it is told at its end with its own time.
+    """
+
+    async def story(monitor: Monitor, systemd: FakeSystemd) -> None:
+        silence.begin(monitor.outbox, None, 3600, "move", Clock().now())
+        systemd.add("ssh.service")
+        monitor.enable("service", "ssh", SERVICE_NAME="ssh")
+        await monitor.until_state("service ssh", OK)
+        await systemd.change("ssh.service", "inactive")
+        await monitor.until_state("service ssh", CRITICAL)
+        began = Clock().now().wall
+        assert await monitor.end() == 0
+        async with monitor:
+            await monitor.until_state("service ssh", CRITICAL)
+            assert monitor.alerts() == []
+            silence.end_all(monitor.outbox)
+            await monitor.until_alerts((CRITICAL, "Service ssh not running"))
+            told = monitor.outbox.records()[0]
+            assert told.at.wall <= began
+
+    watch(paths, private_bus, story)
+
+
 def test_only_one_runs_and_its_pid_is_known(paths, private_bus):
     """
     The pid file names the daemon; a second one refuses, and the first one does not notice.
