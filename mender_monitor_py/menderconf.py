@@ -10,13 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class MenderConf:
-    """What the sending needs of it. Certificates and keys are paths here; *warnings* are for the log."""
+    """What is needed of it here. Certificates and keys are paths here; *warnings* are for the log."""
 
     servers: tuple[str, ...] = ()
     server_certificate: str = ""
     client_certificate: str = ""
     client_key: str = ""
     tenant_token: str = field(default="", repr=False)
+    update_log_path: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -45,6 +46,7 @@ def parse(main: str | None, fallback: str | None) -> MenderConf:
         client_certificate=certificate,
         client_key=key,
         tenant_token=_text(merged, "tenanttoken"),
+        update_log_path=_text(merged, "updatelogpath"),
         warnings=tuple(warnings),
     )
 

@@ -102,5 +102,10 @@ class Paths:
         return self.root / "etc/mender/mender.conf"
 
     @property
+    def mender(self) -> Path:
+        """The update client's own state; a link to the data partition as a rule, and it may dangle."""
+        return self.root / "var/lib/mender"
+
+    @property
     def mender_fallback_conf(self) -> Path:
-        return self.root / "var/lib/mender/mender.conf"
+        return self.mender / "mender.conf"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mender_monitor_py.host.scanner import Scanner
     from mender_monitor_py.host.shellchecks import ShellChecks
     from mender_monitor_py.host.systemd import Systemd
+    from mender_monitor_py.host.updates import Updates
 
 
 class Host:
@@ -38,6 +39,7 @@ class Host:
         self._procfs: Procfs | None = None
         self._scanner: Scanner | None = None
         self._processes: ProcessEvents | None = None
+        self._updates: Updates | None = None
 
     @property
     def inotify(self) -> Inotify:
@@ -120,8 +122,19 @@ class Host:
             self._processes = ProcessEvents()
         return self._processes
 
+    @property
+    def updates(self) -> Updates:
+        """The deployment that the update client installs."""
+        if self._updates is None:
+            from mender_monitor_py.host.updates import Updates
+
+            self._updates = Updates(self.paths, self.inotify, self.clock)
+        return self._updates
+
     async def aclose(self) -> None:
         """Close what was opened."""
+        if self._updates is not None:
+            self._updates.close()
         if self._processes is not None:
             self._processes.close()
         if self._systemd is not None:

@@ -1,0 +1,171 @@
+"""
+The log of one deployment, ``deployments.NNNN.<id>.log``, of both generations of the update client.
+
+A line is a JSON object of ``timestamp``, ``level`` and ``message``. The newer client (deployments.cpp,
+states.cpp) frames a deployment by two messages; the older one (deployment_logger.go, mender.go) logs each
+transition from state to state. Modules and scripts write into the same file, so only whole messages are
+believed, and nothing of them is shown as it is: addresses hold signatures of downloads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+
+from mender_monitor_py.commandline import shown
+
+LINES = 20
+MAX_LINE = 512
+_MAX_JSON = 65_536
+
+NAME = re.compile(r"deployments\.(\d{4})\.([0-9A-Za-z_-]{1,128})\.log")
+REPORT = "update-status-report"
+
+_STARTED = re.compile(r"Deployment with ID (\S{1,128}) started\.")
+_FINISHED = re.compile(r"Deployment with ID (\S{1,128}) finished with status: (Success|Failure)")
+_TRANSITION = re.compile(r"State transition: ([\w-]{1,64}) \[(\w{1,64})\] -> ([\w-]{1,64}) \[(\w{1,64})\]")
+_SHUT_DOWN = re.compile(r"Mender shut down in state: ([\w-]{1,64})")
+_ARTIFACT = re.compile(r"\[name: ([^;\]]{1,256}); devices: ")
+_MODULE = re.compile(r"Process returned non-zero exit status: (\w{1,64}): Process exited with status")
+_SCRIPT = re.compile(r"when running the State Script scripts (\w{1,64})")
+_ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)(?:[^\s/?#@\"']*@)?([^\s/?#\"']*)[^\s\"']*")
+_RETRIES = ("update-retry-report", REPORT)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentLog:
+    """
+    What a log tells.
+
+    *success* is None while it has no end. *phase* is the state that failed first; empty when the log does
+    not tell. *rolled_back*: a rollback was begun. *artifact* is its name, as far as the log has it. *lines*
+    are the last ones, made fit to be shown. *began* is the wall time of its first line, in seconds since the
+    epoch; 0: unknown.
+    """
+
+    success: bool | None = None
+    phase: str = ""
+    rolled_back: bool = False
+    artifact: str = ""
+    lines: tuple[str, ...] = ()
+    began: float = 0.0
+
+
+def parse(deployment: str, data: bytes, head: bytes = b"") -> DeploymentLog:
+    """
+    The log *data* of *deployment*: its end, of which a first line may be cut; *head* is its begin.
+
+    What is no line of such a log is left out.
+    """
+    reader = _Reader(deployment)
+    for line in data.split(b"\n"):
+        if (found := _line(line)) is not None:
+            reader.read(*found)
+    first = _first(head or data)
+    return DeploymentLog(
+        reader.success,
+        reader.phase,
+        reader.rolled_back,
+        reader.artifact or _artifact(head),
+        tuple(reader.lines),
+        first,
+    )
+
+
+class _Reader:
+    """Reads the lines in their order."""
+
+    def __init__(self, deployment: str) -> None:
+        self._deployment = deployment
+        self.artifact = ""
+        self.lines: deque[str] = deque(maxlen=LINES)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.success: bool | None = None
+        self.phase = ""
+        self.rolled_back = False
+
+    def read(self, level: str, message: str) -> None:
+        if level not in ("debug", "trace"):
+            self.lines.append(f"{level}: {fit(message)}")
+        if found := _STARTED.fullmatch(message):
+            if found[1] == self._deployment:
+                self._begin()
+        elif found := _FINISHED.fullmatch(message):
+            if found[1] == self._deployment:
+                self.success = found[2] == "Success"
+        elif found := _TRANSITION.fullmatch(message):
+            self._transition(found[1], found[2], found[3], found[4])
+        elif found := _SHUT_DOWN.fullmatch(message):
+            self._failed_in(found[1] if level == "error" else "")
+        elif level in ("error", "fatal"):
+            if found := _MODULE.search(message) or _SCRIPT.search(message):
+                self._failed_in(found[1])
+        elif (found := _ARTIFACT.search(message)) and not self.artifact:
+            self.artifact = found[1]
+
+    def _transition(self, old: str, old_kind: str, new: str, new_kind: str) -> None:
+        if new == REPORT:
+            if old not in _RETRIES:
+                self.success = old == "cleanup" and old_kind != "Error"
+                self._failed_in("" if self.success or old == "cleanup" else old)
+            return
+        if old in ("idle", "check-wait", "update-check", "inventory-update") and new == "update-fetch":
+            self._begin()
+        if new == "rollback":
+            self.rolled_back = True
+        if new in ("rollback", "update-error") or new_kind == "Error":
+            self._failed_in("" if old.startswith(("rollback", "cleanup", "update-error")) else old)
+
+    def _failed_in(self, phase: str) -> None:
+        self.phase = self.phase or phase
+
+
+def fit(message: str) -> str:
+    """*message* as a person may see it: one bounded line, without secrets and the paths of addresses."""
+    return shown((_ADDRESS.sub(r"\1\2/***", message[: 4 * MAX_LINE]),), MAX_LINE)
+
+
+def _line(data: bytes) -> tuple[str, str] | None:
+    """The level and the message of a line."""
+    if len(data) > _MAX_JSON or not data.startswith(b"{"):
+        return None
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    level, message = value.get("level"), value.get("message")
+    if not isinstance(level, str) or not isinstance(message, str):
+        return None
+    return level[:16], message
+
+
+def _artifact(head: bytes) -> str:
+    for line in head.split(b"\n"):
+        if (found := _line(line)) is not None and (name := _ARTIFACT.search(found[1])):
+            return name[1]
+    return ""
+
+
+def _first(data: bytes) -> float:
+    """
+    The wall time of the first line.
+
+    The newer client writes local time with a wrong ``Z``, and with microseconds, which the older one has not.
+    """
+    for line in data.split(b"\n", 3)[:3]:
+        try:
+            text = json.loads(line)["timestamp"]
+            moment = datetime.fromisoformat(text)
+            if "." in text and text.endswith("Z"):
+                moment = moment.replace(tzinfo=None)
+            return moment.timestamp()
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError, OSError):
+            continue
+    return 0.0

@@ -1,0 +1,272 @@
+"""
+The deployment that the update client installs now: its store, its module's work tree, its logs, by inotify.
+
+Each of these may come later, and the way to it may lead over a link whose target is not there yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mender_monitor_py import menderconf, updatestate
+from mender_monitor_py.deploymentlog import DeploymentLog
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import menderstore
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.deploymentlogs import LogFile, listing
+from mender_monitor_py.host.deploymentlogs import read as read_log
+from mender_monitor_py.host.inotify import Inotify
+from mender_monitor_py.host.pathwatch import PathWatch
+from mender_monitor_py.model import Stamp
+from mender_monitor_py.paths import Paths
+from mender_monitor_py.updateprogress import Change, Outcome, Seen, Tree, Update, advance, outcome, same
+from mender_monitor_py.updatestate import MAX_NAME, Stored
+
+log = logging.getLogger(__name__)
+
+GATHER_S = 0.02
+# The newer client removes its state just before it ends the log.
+LAST_LINE_S = 5.0
+RETRY_S = 60.0
+_TREE = "modules/v3/payloads/0000/tree"
+_MAX_CONF = 256 * 1024
+_NOT_YET = "nobody has looked yet"
+
+Listener = Callable[[Change], None]
+
+
+class Updates:
+    """Tells its listeners of each deployment: that it began, each phase, and how it ended."""
+
+    def __init__(self, paths: Paths, inotify: Inotify, clock: Clock) -> None:
+        self._paths = paths
+        self._clock = clock
+        self._watch = PathWatch(inotify, self._changed, self._elsewhere)
+        self._listeners: dict[object, tuple[Listener, Callable[[], None]]] = {}
+        self._seen: Seen | None = None
+        self._ending: tuple[Seen, asyncio.TimerHandle] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._stored = Stored()
+        self._log_folders = [paths.mender]
+        self.unknown = _NOT_YET
+
+    @property
+    def current(self) -> Update | None:
+        """The deployment that runs; None when none does, or when it is not known."""
+        return self._seen.update if self._seen is not None else None
+
+    @property
+    def artifact(self) -> str:
+        """The name of the installed artifact, as the store has it; empty when it is not known."""
+        return self._stored.artifact
+
+    def listen(self, callback: Listener, stirred: Callable[[], None] = lambda: None) -> Callable[[], None]:
+        """
+        Call *callback* at each change from now on, and *stirred* whenever the client has written something.
+
+        Neither is called from in here; :attr:`current` is right when this returns. The result undoes it.
+        """
+        key = object()
+        first = not self._listeners
+        self._listeners[key] = callback, stirred
+        if first:
+            self._place()
+            self._look(tell=False)
+
+        def undo() -> None:
+            if self._listeners.pop(key, None) is not None and not self._listeners:
+                self.close()
+
+        return undo
+
+    def close(self) -> None:
+        self._watch.close()
+        for timer in (self._timer, self._retry, self._ending and self._ending[1]):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._retry = self._ending = None
+        self._seen, self._stored = None, Stored()
+        self.unknown = _NOT_YET
+
+    def logs(self) -> list[LogFile]:
+        """The logs of deployments, the newest first. Raises UnknownError."""
+        found = {file.deployment: file for folder in self._log_folders for file in listing(folder)}
+        return sorted(found.values(), key=lambda file: file.changed, reverse=True)
+
+    # What the kernel tells
+
+    def _place(self) -> None:
+        """Watch what there is, and the way to what there is not yet."""
+        self._log_folders = [self._paths.mender, *_log_path(self._paths)]
+        store, tree = self._paths.mender / menderstore.NAME, self._paths.mender / _TREE
+        watched = (
+            store,
+            tree,
+            tree / "version",
+            *(folder / "log" for folder in self._log_folders),
+            self._paths.mender_conf,
+            self._paths.mender_fallback_conf,
+        )
+        self._watch.watch(map(str, watched))
+
+    def _changed(self, path: str) -> None:
+        name = path.rpartition("/")[2]
+        if name == menderstore.NAME:
+            self._look()
+        elif name == "mender.conf":
+            self._elsewhere()
+        elif not name.endswith(("-lock", ".sanitized")):
+            self._soon()
+
+    def _elsewhere(self) -> None:
+        self._place()
+        self._soon()
+
+    def _soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._now)
+
+    def _now(self) -> None:
+        self._timer = None
+        self._look()
+
+    # Looking
+
+    def _look(self, *, tell: bool = True) -> None:
+        try:
+            stored = updatestate.parse(menderstore.read(self._paths.mender / menderstore.NAME))
+        except (UnknownError, ValueError) as error:
+            self._cannot(str(error))
+        else:
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
+            self.unknown = ""
+            self._stored = stored
+            self._judge(
+                advance(self._seen, stored, _tree(self._paths.mender / _TREE), self._clock.now()), tell
+            )
+        if tell:
+            for _, stirred in list(self._listeners.values()):
+                stirred()
+
+    def _cannot(self, reason: str) -> None:
+        """What runs is not known any more. Without an event it is tried again in a while."""
+        if reason != self.unknown:
+            log.debug("%s", reason)
+        self.unknown = reason
+        if self._seen is not None:
+            seen, self._seen = self._seen, None
+            self._tell(Change(seen.update, Outcome.UNKNOWN))
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._look()
+
+    def _judge(self, now: Seen | None, tell: bool) -> None:
+        before, self._seen = self._seen, now
+        begins = now is not None and (before is None or not same(before.update, now.update))
+        if before is not None and (now is None or begins):
+            self._ends(before)
+        else:
+            self._end_pending(final=begins)
+        if now is None:
+            return
+        if begins and not tell:
+            update = replace(now.update, since=self._began(now.update))
+            self._seen = replace(now, update=update)
+        elif before is None or before.update != now.update:
+            self._tell(Change(now.update, failed_in=now.failed_in))
+
+    def _ends(self, seen: Seen) -> None:
+        """The store has it no more. Its log may get its last line in a moment."""
+        self._end_pending()
+        timer = asyncio.get_running_loop().call_later(LAST_LINE_S, self._end_pending)
+        self._ending = seen, timer
+        self._end_pending(final=False)
+
+    def _end_pending(self, *, final: bool = True) -> None:
+        """Tell how the last one ended, once that is known; *final*: as well as it is known."""
+        if self._ending is None:
+            return
+        seen, timer = self._ending
+        found = self._log_of(seen.update.id)
+        if not final and found is not None and found.success is None:
+            return
+        timer.cancel()
+        self._ending = None
+        self._tell(Change(seen.update, outcome(seen, self._stored, found), seen.failed_in))
+
+    def _tell(self, change: Change) -> None:
+        for callback, _ in list(self._listeners.values()):
+            # a handle of its own: one that raises does not keep the others from their news
+            asyncio.get_running_loop().call_soon(callback, change)
+
+    # Details
+
+    def _log_of(self, deployment: str) -> DeploymentLog | None:
+        if not deployment:
+            return None
+        try:
+            file = next((file for file in self.logs() if file.deployment == deployment), None)
+            return read_log(file) if file is not None else None
+        except UnknownError as error:
+            log.debug("%s", error)
+            return None
+
+    def _began(self, update: Update) -> Stamp:
+        """When a deployment began that was under way when we came: it was at its log's first line."""
+        now = self._clock.now()
+        found = self._log_of(update.id)
+        wall = found.began if found is not None else 0.0
+        try:
+            wall = wall or (self._paths.mender / _TREE / "version").stat().st_mtime
+        except OSError:
+            return now
+        if not 0 < wall < now.wall:
+            return now
+        return replace(now, boottime=now.boottime - (now.wall - wall), wall=wall)
+
+
+def _tree(path: Path) -> Tree | None:
+    """The work tree of the module, if there is one."""
+    if not path.is_dir():
+        return None
+    return Tree(_word(path / "header/artifact_name"), _word(path / "header/payload_type"))
+
+
+def _word(path: Path) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, MAX_NAME).decode(errors="replace").strip()
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _log_path(paths: Paths) -> list[Path]:
+    """UpdateLogPath of mender.conf, which the older client does not follow."""
+    conf = menderconf.parse(_text(paths.mender_conf), _text(paths.mender_fallback_conf))
+    if not conf.update_log_path.startswith("/"):
+        return []
+    return [paths.root / conf.update_log_path.lstrip("/")]
+
+
+def _text(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(_MAX_CONF)
+    except OSError:
+        return None

@@ -1,0 +1,115 @@
+"""The store is read without the library that wrote it."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import menderstore
+
+
+def write(path: Path, *transactions: Mapping[bytes, bytes | None]) -> None:
+    store = lmdb.open(str(path), subdir=False, map_size=1 << 26, sync=False)
+    for values in transactions:
+        with store.begin(write=True) as transaction:
+            for key, value in values.items():
+                if value is None:
+                    transaction.delete(key)
+                else:
+                    transaction.put(key, value)
+    store.close()
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from([b"state", b"standalone-state", b"artifact-name", b"artifact-provides", b"x"]),
+            st.none() | st.integers(0, 20_000).map(lambda size: os.urandom(size)),
+            max_size=4,
+        ),
+        max_size=8,
+    )
+)
+def test_what_was_written_last_is_read(tmp_path_factory, transactions) -> None:
+    path = tmp_path_factory.mktemp("store") / "mender-store"
+    write(path, *transactions)
+    wanted: dict[bytes, bytes] = {}
+    for values in transactions:
+        for key, value in values.items():
+            wanted.pop(key, None)
+            if value is not None and key in menderstore._KEYS:
+                wanted[key] = value
+    assert menderstore.read(path) == wanted
+
+
+def test_many_keys_make_a_tree(tmp_path) -> None:
+    path = tmp_path / "mender-store"
+    write(path, {b"key-%d" % n: os.urandom(300) for n in range(3000)}, {b"state": b"{}"})
+    assert menderstore.read(path) == {b"state": b"{}"}
+
+
+def test_a_look_leaves_no_trace(tmp_path) -> None:
+    """Neither a lock file nor a reader in the writer's table, and the writer goes on."""
+    path = tmp_path / "mender-store"
+    store = lmdb.open(str(path), subdir=False, map_size=1 << 24)
+    with store.begin(write=True) as transaction:
+        transaction.put(b"state", b"1")
+        assert menderstore.read(path) == {}
+    assert menderstore.read(path) == {b"state": b"1"}
+    assert store.readers().strip() == "(no active readers)"
+    store.close()
+    (tmp_path / "mender-store-lock").unlink()
+    menderstore.read(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mender-store"]
+
+
+def test_a_damaged_file_is_unknown_and_harms_nobody(tmp_path) -> None:
+    """The library would end this process by SIGBUS or SIGSEGV for a good part of these."""
+    path = tmp_path / "mender-store"
+    write(path, *({b"state": os.urandom(size)} for size in (10, 6000, 900, 4500)))
+    whole, chance = path.read_bytes(), random.Random(1)
+    outcomes = set()
+    for _ in range(300):
+        data = bytearray(whole)
+        match chance.randrange(3):
+            case 0:
+                for _ in range(chance.randrange(1, 40)):
+                    data[chance.randrange(len(data))] = chance.randrange(256)
+            case 1:
+                del data[chance.randrange(len(data)) :]
+            case 2:
+                page = chance.randrange(len(data) // 4096) * 4096
+                data[page + 16 : page + 4096] = chance.randbytes(4080)
+        path.write_bytes(data)
+        try:
+            menderstore.read(path)
+            outcomes.add("read")
+        except UnknownError:
+            outcomes.add("unknown")
+    assert outcomes == {"read", "unknown"}
+
+
+def test_what_is_no_store(tmp_path) -> None:
+    path = tmp_path / "mender-store"
+    with pytest.raises(UnknownError, match="no update client has run here"):
+        menderstore.read(path)
+    path.write_bytes(b"SQLite format 3\0" * 1000)
+    with pytest.raises(UnknownError, match="no LMDB file"):
+        menderstore.read(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UnknownError, match="regular"):
+        menderstore.read(path)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(UnknownError, match="regular"):
+        menderstore.read(path)

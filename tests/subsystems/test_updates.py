@@ -1,0 +1,212 @@
+"""The deployment that runs, from the files that the update client writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.updateprogress import Change, Outcome
+from tests.fakes.update_files import UpdateFiles
+
+SOON = 10.0
+
+
+class Kept:
+    """The changes that a listener was told."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.stirred = 0
+        self._more = asyncio.Event()
+
+    def __call__(self, change: Change) -> None:
+        self.changes.append(change)
+        self._more.set()
+
+    def stir(self) -> None:
+        self.stirred += 1
+        self._more.set()
+
+    @property
+    def phases(self) -> list[str]:
+        return [str(change.outcome or change.update.phase) for change in self.changes]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(SOON):
+            while not condition():
+                self._more.clear()
+                await self._more.wait()
+
+    async def ended(self, outcome: Outcome) -> None:
+        await self.until(lambda: self.changes and self.changes[-1].outcome is not None)
+        assert self.changes[-1].outcome == outcome
+
+
+@asynccontextmanager
+async def listening(paths):
+    host, kept = Host(paths, Clock()), Kept()
+    undo = host.updates.listen(kept, kept.stir)
+    try:
+        yield host.updates, kept
+    finally:
+        undo()
+        await host.aclose()
+
+
+@pytest.mark.parametrize("generation", ["go", "cpp"])
+@pytest.mark.parametrize("success", [True, False])
+def test_a_deployment_from_begin_to_end(paths, generation, success) -> None:
+    client = UpdateFiles(paths.mender, generation)
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            assert (updates.current, updates.unknown, updates.artifact) == (None, "", "release-1")
+            client.begin("d1")
+            await kept.until(lambda: kept.changes)
+            begun = updates.current
+            assert begun is not None
+            assert (begun.id, begun.mode, begun.installing) == ("d1", "managed", False)
+            assert begun.payload_types == ("test-module",)
+            client.phase("update-install")
+            await kept.until(lambda: kept.phases[-1] == "update-install")
+            assert updates.current is not None
+            assert updates.current.installing
+            assert updates.current.since == begun.since
+            if not success:
+                client.phase("rollback")
+                await kept.until(lambda: kept.phases[-1] == "rollback")
+            client.end(success=success, artifact="release-2" if success else "")
+            await kept.ended(Outcome.COMMITTED if success else Outcome.ROLLED_BACK)
+            assert updates.current is None
+            assert kept.changes[-1].failed_in == ("" if success else "update-install")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("generation", ["go", "cpp"])
+def test_one_that_is_not_rolled_back(paths, generation) -> None:
+    client = UpdateFiles(paths.mender, generation)
+
+    async def scenario() -> None:
+        async with listening(paths) as (_, kept):
+            client.begin("d1")
+            client.phase("update-install", SupportsRollback="rollback-not-supported")
+            await kept.until(lambda: "update-install" in kept.phases)
+            client.phase("update-error")
+            client.end(success=False, artifact="release-2_INCONSISTENT")
+            await kept.ended(Outcome.INCONSISTENT)
+
+    asyncio.run(scenario())
+
+
+def test_all_comes_later_behind_a_dangling_link(paths) -> None:
+    """The data partition is mounted, and the client installed, after the daemon began."""
+    paths.mender.parent.mkdir(parents=True)
+    data = paths.root / "data"
+    paths.mender.symlink_to(data / "mender")
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            assert "no update client has run here" in updates.unknown
+            client = UpdateFiles(data / "mender")
+            await kept.until(lambda: not updates.unknown)
+            client.begin("d1")
+            await kept.until(lambda: kept.changes)
+            assert updates.current is not None
+
+    asyncio.run(scenario())
+
+
+def test_a_deployment_under_way_when_we_come(paths) -> None:
+    client = UpdateFiles(paths.mender, "go")
+    client.begin("d1")
+    client.phase("after-reboot")
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            found = updates.current
+            assert found is not None
+            assert (found.id, found.phase, found.installing) == ("d1", "after-reboot", True)
+            assert found.since.wall == 1_795_600_800.0  # the log's first line
+            assert not kept.changes
+            client.end(success=True, artifact="release-2")
+            await kept.ended(Outcome.COMMITTED)
+
+    asyncio.run(scenario())
+
+
+def test_by_hand_and_committed(paths) -> None:
+    client = UpdateFiles(paths.mender, "go")
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            client.plant_tree("release-2")
+            await kept.until(lambda: updates.current and updates.current.artifact)
+            assert updates.current is not None
+            assert (updates.current.mode, updates.current.installing) == ("standalone", True)
+            client.standalone("release-2")
+            client.standalone(None)
+            client.installed("release-2")
+            client.remove_tree()
+            await kept.ended(Outcome.COMMITTED)
+
+    asyncio.run(scenario())
+
+
+def test_by_hand_and_failed(paths) -> None:
+    client = UpdateFiles(paths.mender, "go")
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            client.plant_tree("release-2")
+            await kept.until(lambda: updates.current and updates.current.artifact)
+            client.remove_tree()
+            await kept.ended(Outcome.FAILED)
+
+    asyncio.run(scenario())
+
+
+def test_another_folder_for_the_logs(paths, tmp_path) -> None:
+    client = UpdateFiles(paths.mender, "cpp")
+    logs = paths.root / "logs"
+    paths.mender_conf.parent.mkdir(parents=True)
+    paths.mender_conf.write_text('{"UpdateLogPath": "/logs"}')
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            before = kept.stirred
+            logs.mkdir()
+            elsewhere = UpdateFiles(logs, "cpp")
+            elsewhere.id = "d7"
+            elsewhere.log("Deployment with ID d7 started.")
+            await kept.until(lambda: kept.stirred > before and updates.logs())
+            assert [file.deployment for file in updates.logs()] == ["d7"]
+
+    del client
+    asyncio.run(scenario())
+
+
+def test_a_store_that_is_damaged_is_unknown_and_comes_back(paths) -> None:
+    client = UpdateFiles(paths.mender)
+    store: Path = paths.mender / "mender-store"
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            client.begin("d1")
+            await kept.until(lambda: updates.current)
+            good = store.read_bytes()
+            store.write_bytes(b"x" * len(good))
+            await kept.ended(Outcome.UNKNOWN)
+            assert updates.current is None
+            assert "no LMDB file" in updates.unknown
+            store.write_bytes(good)
+            await kept.until(lambda: updates.current)
+            assert not updates.unknown
+
+    asyncio.run(scenario())

@@ -1,0 +1,160 @@
+"""The logs of deployments, as both generations of the update client write them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mender_monitor_py import deploymentlog
+from mender_monitor_py.deploymentlog import LINES, MAX_LINE, DeploymentLog
+
+ID = "6f1c2c39-1d4a-4a4b-9d2e-0f6f1a3f2b1c"
+
+
+def log(*messages: str | tuple[str, str], stamp: str = "2026-11-25T10:00:00Z") -> DeploymentLog:
+    pairs = [("info", one) if isinstance(one, str) else one for one in messages]
+    lines = [json.dumps({"level": level, "message": text, "timestamp": stamp}) for level, text in pairs]
+    return deploymentlog.parse(ID, "\n".join(lines).encode())
+
+
+def go(*transitions: str) -> list[str]:
+    return [f"State transition: {one}" for one in transitions]
+
+
+STARTED = f"Deployment with ID {ID} started."
+SUCCESS = f"Deployment with ID {ID} finished with status: Success"
+FAILURE = f"Deployment with ID {ID} finished with status: Failure"
+
+
+@pytest.mark.parametrize(
+    ("messages", "success", "phase", "rolled_back"),
+    [
+        ([STARTED], None, "", False),
+        ([STARTED, SUCCESS], True, "", False),
+        ([STARTED, FAILURE], False, "", False),
+        ([STARTED, FAILURE, STARTED], None, "", False),
+        ([FAILURE.replace(ID, "another")], None, "", False),
+        ([f"Update module output: {SUCCESS}"], None, "", False),
+        ([f"{SUCCESS}\n"], None, "", False),
+        (
+            [
+                STARTED,
+                (
+                    "error",
+                    "Process returned non-zero exit status: ArtifactInstall: Process exited with status 1",
+                ),
+                FAILURE,
+            ],
+            False,
+            "ArtifactInstall",
+            False,
+        ),
+        (
+            [
+                (
+                    "error",
+                    "Received error: (exit 1) when running the State Script scripts ArtifactCommit_Enter",
+                ),
+                FAILURE,
+            ],
+            False,
+            "ArtifactCommit_Enter",
+            False,
+        ),
+        (go("cleanup [none] -> update-status-report [none]"), True, "", False),
+        (go("update-store [Download_Enter] -> update-status-report [none]"), False, "update-store", False),
+        (
+            go(
+                "update-install [ArtifactInstall] -> rollback [ArtifactRollback]",
+                "rollback [ArtifactRollback] -> update-error [ArtifactFailure]",
+                "update-error [ArtifactFailure] -> cleanup [Error]",
+                "cleanup [Error] -> update-status-report [none]",
+                "update-status-report [none] -> update-retry-report [none]",
+                "update-retry-report [none] -> update-status-report [none]",
+            ),
+            False,
+            "update-install",
+            True,
+        ),
+        (
+            [
+                ("error", "Mender shut down in state: update-install"),
+                *go("init [none] -> rollback [ArtifactRollback]"),
+            ],
+            None,
+            "update-install",
+            True,
+        ),
+        (
+            go(
+                "cleanup [Error] -> update-status-report [none]",
+                "check-wait [Idle] -> update-check [Sync]",
+                "update-check [Sync] -> update-fetch [Download_Enter]",
+            ),
+            None,
+            "",
+            False,
+        ),
+    ],
+)
+def test_the_end_and_the_phase(messages, success, phase, rolled_back) -> None:
+    found = log(*messages)
+    assert (found.success, found.phase, found.rolled_back) == (success, phase, rolled_back)
+
+
+def test_the_artifact_and_no_secret() -> None:
+    found = log(
+        "Validating the Update Info: https://u:pw@s3.example.com/a?X-Amz-Signature=abc "
+        "[name: r2; devices: [t]]",
+        "authorization: Bearer eyJhbGciOi",
+        "token=abcdef\x1b[31m",
+    )
+    assert found.artifact == "r2"
+    text = "\n".join(found.lines)
+    assert "s3.example.com/***" in text
+    for secret in ("Signature", "pw", "eyJ", "abcdef", "\x1b"):
+        assert secret not in text
+
+
+def test_only_the_last_lines_are_kept_and_none_of_debug() -> None:
+    found = log(*[("debug", "noise")] * 100, *[f"line {n}" for n in range(100)], "x" * 30_000)
+    assert len(found.lines) == LINES
+    assert found.lines[0] == f"info: line {100 - LINES + 1}"
+    assert len(found.lines[-1]) < MAX_LINE + 20
+
+
+@pytest.mark.parametrize(
+    ("stamp", "zone", "began"),
+    [
+        ("2026-11-25T10:00:00+09:00", "UTC", 1_795_568_400.0),
+        # the newer client's: local time with a wrong Z
+        ("2026-11-25T10:00:00.000000Z", "Asia/Tokyo", 1_795_568_400.0),
+        ("nonsense", "UTC", 0.0),
+    ],
+)
+def test_when_it_began(stamp, zone, began, monkeypatch) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert log("x", stamp=stamp).began == began
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.binary(max_size=400) | st.lists(st.text(max_size=80)).map(lambda t: json.dumps(t).encode()))
+def test_any_bytes_are_read(data: bytes) -> None:
+    found = deploymentlog.parse(ID, data, data)
+    assert len(found.lines) <= LINES
+
+
+@given(st.text())
+def test_any_message_is_one_printable_line(text: str) -> None:
+    shown = deploymentlog.fit(text)
+    assert shown.isprintable()
+    assert len(shown) <= MAX_LINE + 20
