@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from mender_monitor_py.baseline import Glob, quote
+from mender_monitor_py.filesystems import VIRTUAL
 
 SUID, SGID = 0o4000, 0o2000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -130,13 +131,7 @@ class Mounted(NamedTuple):
     nosuid: bool
 
 
-# What holds no files of anybody, or lies behind a network: a server that is away would stop the scan.
-_VIRTUAL = frozenset(
-    """
-    autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts efivarfs fusectl mqueue nsfs proc pstore
-    rpc_pipefs securityfs selinuxfs sysfs tracefs
-    """.split()  # noqa: SIM905 - a table of words
-)
+# Behind a network: a server that is away would stop the scan.
 _REMOTE = re.compile(r"nfs\d?|cifs|smb3|smbfs|9p|afs|ceph|coda|ncpfs|gfs2|glusterfs|lustre|fuse\..+|virtiofs")
 
 
@@ -156,7 +151,7 @@ def walks(paths: Iterable[str], mounts: Sequence[Mounted], *, other_file_systems
         for mount in on_top.values():
             if mount.path not in stop or mount.path in wanted or not _is_below_any(mount.path, wanted):
                 continue
-            if mount.kind in _VIRTUAL or _REMOTE.fullmatch(mount.kind):
+            if mount.kind in VIRTUAL or _REMOTE.fullmatch(mount.kind):
                 continue
             if not any(_shows(other, mount) for other in seen):
                 seen.append(mount)

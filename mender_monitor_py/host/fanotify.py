@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.filesystems import VIRTUAL
 from mender_monitor_py.host.mounts import Mount
 from mender_monitor_py.proclist import Opened
 
@@ -26,14 +27,6 @@ _O_NOATIME, _O_LARGEFILE = getattr(os, "O_NOATIME", 0), getattr(os, "O_LARGEFILE
 _EVENT = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
 _READ_SIZE = 8192
 _READS = 16
-
-# What never holds a program that could be executed, and would cost a mark.
-_VIRTUAL = frozenset(
-    """
-    autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts efivarfs fusectl mqueue nsfs proc pstore
-    rpc_pipefs securityfs selinuxfs sysfs tracefs
-    """.split()  # noqa: SIM905 - a table of words
-)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fanotify_mark.argtypes = (
@@ -77,7 +70,7 @@ class ExecOpens:
 
         *unmarked* are the paths where that was refused. Raises UnknownError when it was everywhere.
         """
-        by_device = {mount.device: mount for mount in mounts if mount.kind not in _VIRTUAL}
+        by_device = {mount.device: mount for mount in mounts if mount.kind not in VIRTUAL}
         self._marked &= by_device.keys()
         self.unmarked = []
         number = 0
