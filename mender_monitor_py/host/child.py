@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncGenerator, Mapping
@@ -24,15 +25,16 @@ async def ask(module: str, request: Mapping[str, Any], data: bytes = b"") -> Asy
     The program ends when the caller stops listening, and when this process ends: its input is closed then.
     Raises UnknownError when it cannot run, or does not get to its end.
     """
-    program = f"{_PACKAGE.name}.{module}"
+    program = _PACKAGE / f"{module}.py"
     try:
+        # By its path, which a list of programs can name. -P: nothing is imported from its folder.
         child = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
+            "-P",
             program,
             stdin=PIPE,
             stdout=PIPE,
-            cwd=_PACKAGE.parent,
+            env={**os.environ, "PYTHONPATH": str(_PACKAGE.parent)},
             limit=_MAX_LINE,
         )
     except OSError as error:

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from mender_monitor_py import commandline
 from mender_monitor_py.commandline import is_interpreter
@@ -99,6 +100,50 @@ class Images:
         except OSError:
             return True  # it ended: what is known of it is its path
         return _is_at(path, found.st_dev, found.st_ino)
+
+
+class _Told(NamedTuple):
+    """What a process runs, and what that was told from."""
+
+    executable: str
+    arguments: list[str] | None
+    image: Image | None
+
+
+class RunningImages:
+    """
+    What processes run, remembered from look to look: told anew when the executable or the arguments change.
+
+    The name of a script may be relative to a folder that the process has left since.
+    """
+
+    def __init__(self, procfs: Procfs, images: Images) -> None:
+        self._procfs = procfs
+        self._images = images
+        self._told: dict[int, _Told] = {}
+
+    def executed(self, pid: int, image: Image) -> None:
+        """*pid* has just executed *image*: its script, if it has one, was found in the right folder."""
+        if image.script and len(self._told) < _MAX_KEPT:
+            self._told[pid] = _Told(image.executable, self._procfs.arguments(pid), image)
+
+    def ended(self, pid: int) -> None:
+        self._told.pop(pid, None)
+
+    def of_process(self, pid: int) -> Image | None:
+        """As :meth:`Images.of_process` has it. Raises PermissionError."""
+        executable = self._procfs.executable(pid)
+        if executable is None:
+            return None
+        arguments = self._procfs.arguments(pid) if is_interpreter(executable) else None
+        told = self._told.get(pid)
+        if told is None or (told.executable, told.arguments) != (executable, arguments):
+            told = self._told[pid] = _Told(executable, arguments, self._images.of_process(pid))
+        return told.image
+
+    def forget_others(self, pids: Iterable[int]) -> None:
+        """Only *pids* are left."""
+        self._told = {pid: self._told[pid] for pid in pids if pid in self._told}
 
 
 def _is_at(path: str, device: int, inode: int) -> bool:

@@ -1,4 +1,4 @@
-"""The mounts of our mount namespace, and the kernel's word when they change; see proc(5), mountinfo."""
+"""The mounts of a mount namespace, and the kernel's word when they change; see proc(5), mountinfo."""
 
 from __future__ import annotations
 
@@ -61,15 +61,23 @@ def read_mounts(process: str = "self") -> list[Mount]:
         raise UnknownError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def same_mounts(process: str) -> bool:
+    """Whether *process* is in our mount namespace; also when that is not ours to see."""
+    try:
+        return Path("/proc/thread-self/ns/mnt").samefile(f"/proc/{process}/ns/mnt")
+    except OSError:
+        return True
+
+
 class MountTable:
     """
     Reads the mounts, and calls *changed* in the running loop when something is mounted or unmounted.
 
-    Raises OSError.
+    Those of our own mount namespace, or of that of *process*. Raises OSError.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._fd = os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, changed: Callable[[], None], process: str = "thread-self") -> None:
+        self._fd = os.open(f"/proc/{process}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         # The file is always readable; a change is POLLPRI, which asyncio does not wait for. An epoll of its
         # own is readable when that happens.
         self._epoll = select.epoll()

@@ -14,10 +14,11 @@ from typing import NamedTuple, Protocol
 
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.fanotify import ExecOpens
-from mender_monitor_py.host.mounts import MountTable
+from mender_monitor_py.host.mounts import Mount, MountTable, same_mounts
 from mender_monitor_py.host.procconnector import EXEC, EXIT, FORK, Event, ProcConnector
 from mender_monitor_py.proclist import Opened, Opening
 
+SYSTEM = "1"  # the process that has the mounts of the system
 _MOST_OPENING = 4096
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class ProcessEvents:
         self._listeners: list[Listener] = []
         self._lock = asyncio.Lock()
         self._mounts: MountTable | None = None
+        self._system_mounts: MountTable | None = None
         self._connector: ProcConnector | None = None
         self._opens: ExecOpens | None = None
         self._opening_of: dict[int, Opening] = {}
@@ -114,9 +116,14 @@ class ProcessEvents:
 
         return undo
 
-    def mounts(self) -> MountTable | None:
-        """The mounts; None when there is no such file."""
-        return self._mounts
+    def mounts(self) -> list[Mount]:
+        """
+        The mounts of our namespace, and those of the first process.
+
+        A service manager gives us a /proc of our own: what is mounted over the system's does not show there.
+        """
+        tables = [table for table in (self._mounts, self._system_mounts) if table is not None]
+        return list({(mount.path, mount.kind): mount for table in tables for mount in table.read()}.values())
 
     def close(self) -> None:
         """End all that is open."""
@@ -127,9 +134,10 @@ class ProcessEvents:
         if self._opens is not None:
             loop.remove_reader(self._opens.fileno())
             self._opens.close()
-        if self._mounts is not None:
-            self._mounts.close()
-        self._connector = self._opens = self._mounts = None
+        for table in (self._mounts, self._system_mounts):
+            if table is not None:
+                table.close()
+        self._connector = self._opens = self._mounts = self._system_mounts = None
         self._listeners.clear()
         self.born.clear()
         self._opening_of.clear()
@@ -139,6 +147,8 @@ class ProcessEvents:
         loop = asyncio.get_running_loop()
         try:
             self._mounts = MountTable(self._mounts_changed)
+            if not same_mounts(SYSTEM):
+                self._system_mounts = MountTable(self._mounts_changed, SYSTEM)
             self._opens = ExecOpens()
             self._mark()
         except OSError as error:

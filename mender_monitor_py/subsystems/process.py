@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 
 from mender_monitor_py.baseline import inline
-from mender_monitor_py.commandline import is_interpreter, printable
+from mender_monitor_py.commandline import printable
 from mender_monitor_py.duration import seconds
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.hidden import HiddenProcesses
 from mender_monitor_py.host.host import Host
-from mender_monitor_py.host.images import Images
+from mender_monitor_py.host.images import Images, RunningImages
+from mender_monitor_py.host.ownprograms import own_programs
 from mender_monitor_py.host.processevents import Execution, Exit
 from mender_monitor_py.model import OK, Observation
 from mender_monitor_py.proclist import (
@@ -91,7 +92,8 @@ class ProcessCheck(Baselined[Entry, Image]):
         return Images(host.procfs, scripts=self._scripts, kernel_threads=self._kernel_threads)
 
     async def survey(self, host: Host) -> list[Image]:
-        images, found = self.images(host), set()
+        images = self.images(host)
+        found: set[Image | None] = set() if self.deny or not self._scripts else set(own_programs(host.procfs))
         for pid in host.procfs.pids():
             try:
                 found.add(images.of_process(pid))
@@ -133,7 +135,7 @@ class _Watch:
         self._programs: Programs | None = None
         self._verdicts: dict[Image, bool | None] = {}
         self._later: list[tuple[Image, int, Facts]] = []
-        self._known: dict[int, tuple[str, Image | None]] = {}
+        self._running = RunningImages(host.procfs, self._images)
         self._ends: set[int] = set()  # processes whose end is worth a look
         self._told: dict[str, Image] = {}
         self._lasting: set[str] = set()
@@ -198,6 +200,7 @@ class _Watch:
 
     def exited(self, exits: list[Exit]) -> None:
         for end in exits:
+            self._running.ended(end.pid)
             if end.pid in self._ends or end.pid in self._hiding:
                 self._hidden_due = self._hidden_due or end.pid in self._hiding
                 self._look_soon()
@@ -215,7 +218,9 @@ class _Watch:
         for execution in executions:
             programs = [group for group in execution.programs if not is_loader(group[-1].path)]
             for group in programs:
-                self._judge(self._images.of_opened(group), execution.pid)
+                image = self._images.of_opened(group)
+                self._judge(image, execution.pid)
+                self._running.executed(execution.pid, image)
             if execution.times > len(programs) and not self._judge_running(execution.pid):
                 self._not_named(execution)
 
@@ -321,10 +326,9 @@ class _Watch:
         self._hidden_due = self._hidden_due or fresh
         denied = 0
         found: dict[str, Observation] = {}
-        running: dict[int, tuple[str, Image | None]] = {}
         for pid in pids:
             try:
-                image = self._image(pid, running)
+                image = self._running.of_process(pid)
             except PermissionError:
                 denied += 1
                 continue
@@ -337,7 +341,7 @@ class _Watch:
                     self._ends.add(pid)
                 if seen.key not in found or not seen.event:
                     found[seen.key] = seen
-        self._known = running
+        self._running.forget_others(pids)
         if denied and not self._procfs.sees_all():
             raise UnknownError("not permitted to see what others run: CAP_SYS_PTRACE")
         self._report.note("denied", f"{denied} processes cannot be looked at" if denied else "")
@@ -347,16 +351,6 @@ class _Watch:
             self._hiding = self._hidden_processes()
         cleared = "The process has ended, or is expected now"
         await self._findings.look([*found.values(), *self._hiding.values()], cleared, fresh=fresh)
-
-    def _image(self, pid: int, running: dict[int, tuple[str, Image | None]]) -> Image | None:
-        executable = self._procfs.executable(pid)
-        if executable is None:
-            return None
-        known = self._known.get(pid)
-        if known is None or known[0] != executable or is_interpreter(executable):
-            known = executable, self._images.of_process(pid)
-        running[pid] = known
-        return known[1]
 
     def _has_lasted(self, pid: int) -> bool:
         """Whether *pid* is older than an interval: then its end is worth an OK, and not its age."""
@@ -374,8 +368,7 @@ class _Watch:
     def _hidden_processes(self) -> dict[int, Observation]:
         if not self._check.hidden:
             return {}
-        mounts = self._events.mounts()
-        hidden = self._hidden.look(self._events.born, mounts.read() if mounts is not None else [])
+        hidden = self._hidden.look(self._events.born, self._events.mounts())
         return {one.pid: hidden_process(one, self._procfs.describe(one.pid), self._level) for one in hidden}
 
     def _note(self) -> None:

@@ -21,13 +21,16 @@ from typing import Any
 
 import pytest
 
+from mender_monitor_py import scan
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import processevents
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procconnector import ProcConnector
 from mender_monitor_py.host.processevents import ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.scanner import Scanner
 from mender_monitor_py.model import CRITICAL, OK, Alert, CheckId
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import process
@@ -235,6 +238,33 @@ def test_scripts_are_named_by_their_path(paths, tmp_path):
     asyncio.run(scenario())
 
 
+@connected
+def test_a_script_that_leaves_the_folder_it_was_named_from(paths, tmp_path):
+    """A later look does not take it for a script of the folder that it is in by then."""
+    evil = program(tmp_path, "python3")
+    (tmp_path / "x.py").write_text("import os, time\ninput()\nos.chdir('/')\ntime.sleep(600)")
+    label = f"{evil} {tmp_path}/x.py"
+
+    async def scenario():
+        async with watched(paths, one) as report:
+            command = [evil, "-I", "-S", "x.py"]
+            with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE) as found:
+                try:
+                    assert found.stdin is not None
+                    await report.until(lambda: about(report, label))
+                    found.stdin.write(b"\n")
+                    found.stdin.close()
+                    await report.until(lambda: Path(f"/proc/{found.pid}/cwd").readlink() == Path("/"))
+                    await report.until(lambda: not report.states[label].last.event)
+                    assert not about(report, f"{evil} /x.py")
+                finally:
+                    found.kill()
+
+    one = check(tmp_path)
+    one.interval = 1
+    asyncio.run(scenario())
+
+
 def test_code_on_the_command_line_is_no_plain_interpreter(paths, tmp_path):
     """An entry for an interpreter alone does not stand for every code that it can be given."""
     evil = program(tmp_path, "python3")
@@ -390,19 +420,27 @@ def in_own_mounts(scenario):
         raise failure[0]
 
 
-def test_a_process_whose_folder_in_proc_is_covered(paths, tmp_path):
+@pytest.mark.parametrize("place", ["in our mounts", "in those of the system"])
+def test_a_process_whose_folder_in_proc_is_covered(paths, tmp_path, place, monkeypatch):
+    """Also when a service manager has given us mounts, and a /proc, of our own."""
     (tmp_path / "empty").mkdir()
+    # This thread has mounts of its own, the others have those of the system.
+    system = str(os.getpid())
+    inside = () if place == "in our mounts" else ("nsenter", f"--target={system}", "--mount")
+    monkeypatch.setattr(processevents, "SYSTEM", system)
 
     async def scenario():
+        if inside:
+            subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
         async with watched(paths, check(tmp_path)) as report:
             with subprocess.Popen(["sleep", "600"]) as found:
                 try:
                     cover = f"/proc/{found.pid}"
-                    subprocess.run(["mount", "--bind", tmp_path / "empty", cover], check=True)
+                    subprocess.run([*inside, "mount", "--bind", tmp_path / "empty", cover], check=True)
                     await report.until(lambda: f"Hidden process {found.pid}" in report.open)
                     text = report.last(f"Hidden process {found.pid}").details.description
                     assert f"a mount covers {cover}" in text
-                    subprocess.run(["umount", cover], check=True)
+                    subprocess.run([*inside, "umount", cover], check=True)
                     await report.until(lambda: f"Hidden process {found.pid}" not in report.open)
                 finally:
                     found.kill()
@@ -560,7 +598,26 @@ def test_what_is_learned_is_expected(paths, tmp_path):
 
     async def scenario():
         with running(evil, SLEEP):
-            rows = [image.row for image in await check(tmp_path).survey(Host(paths, Clock()))]
+            one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="")
+            rows = [image.row for image in await one.survey(Host(paths, Clock()))]
             assert evil in rows
+
+
+def test_what_the_monitor_itself_starts_is_learned(paths, tmp_path):
+    """
+    A scan begins after the list was learned; it is no finding.
+    """
+
+    async def scenario():
+        one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="", PROCESS_MAX_ALERTS="100000")
+        rows = [image.row for image in await one.survey(Host(paths, Clock()))]
+        paths.baseline_d.mkdir(parents=True)
+        (paths.baseline_d / "process_all.list").write_text("\n".join(rows))
+        async with watched(paths, one) as report:
+            await Scanner().hash_all(["/bin/true"])
+            evil = program(tmp_path, "evil")
+            with running(evil, SLEEP):
+                await report.until(lambda: about(report, evil))
+            assert not about(report, Path(scan.__file__))
 
     asyncio.run(scenario())
