@@ -14,6 +14,7 @@ from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.proclist import DELETED, ELSEWHERE, Facts, Image, Opened, kernel_thread
 
 _MAX_KEPT = 4096
+_IN_USR = ("/bin/", "/sbin/", "/lib", "/share/", "/local/", "/games/")
 
 
 class Images:
@@ -39,26 +40,27 @@ class Images:
         if not executable:
             stat = self._procfs.stat(pid) if self._kernel_threads else None
             return kernel_thread(stat.name) if stat is not None and stat.kernel_thread else None
-        if not executable.endswith(DELETED) and not self._is_ours(pid, executable):
-            executable = ELSEWHERE + executable
-        return Image(executable, self.script(pid, executable))
+        return Image(self._named(pid, executable), self.script(pid, executable))
 
     def of_opened(self, group: Sequence[Opened]) -> Image:
         """What was executed by opening the files of *group*: scripts, and the program that runs them."""
         *scripts, program = group
-        executable = program.path
-        if not executable.endswith(DELETED) and not _is_at(executable, program.device, program.inode):
-            executable = ELSEWHERE + executable
+        executable = _named(program.path, program.device, program.inode)
         if scripts and self._scripts:
-            return Image(executable, scripts[0].path)
-        return Image(executable, self.script(program.pid, executable))
+            script = _named(scripts[0].path, scripts[0].device, scripts[0].inode)
+            return Image(executable, script.removeprefix(ELSEWHERE))
+        return Image(executable, self.script(program.pid, program.path))
 
     def script(self, pid: int, executable: str) -> str | None:
-        """What *pid* runs if *executable* is an interpreter; None when that cannot be read any more."""
+        """
+        What *pid* runs if *executable* is an interpreter, by the path that /proc has for it.
+
+        None when that cannot be read any more: it ended, or became another program.
+        """
         if not self._scripts or not is_interpreter(executable.removesuffix(DELETED)):
             return ""
         arguments = self._procfs.arguments(pid)
-        if not arguments:
+        if not arguments or self._procfs.executable(pid) != executable:
             return None
         return commandline.script(executable, arguments, self._procfs.folder(pid))
 
@@ -94,12 +96,29 @@ class Images:
                 return self._digests[key]
         return ""
 
-    def _is_ours(self, pid: int, path: str) -> bool:
+    def _named(self, pid: int, path: str) -> str:
+        """The path of the executable of *pid* as a list has it; see :func:`_named`."""
         try:
             found = os.stat(f"{self._procfs.path}/{pid}/exe")
         except OSError:
-            return True  # it ended: what is known of it is its path
-        return _is_at(path, found.st_dev, found.st_ino)
+            return path  # it ended: what is known of it is its path
+        return _named(path, found.st_dev, found.st_ino)
+
+
+def _named(path: str, device: int, inode: int) -> str:
+    """
+    The path of the file as a list has it; with ``elsewhere:`` when it is not the one that we have there.
+
+    For a mount of another mount namespace the kernel tells the path from the root of that mount. A service
+    manager mounts /usr and /etc over themselves, read-only: /usr/sbin/x is /sbin/x then.
+    """
+    if path.endswith(DELETED):
+        return path
+    if path.startswith(_IN_USR) and _is_at(f"/usr{path}", device, inode):
+        return f"/usr{path}"
+    if _is_at(path, device, inode):
+        return path
+    return f"/etc{path}" if _is_at(f"/etc{path}", device, inode) else ELSEWHERE + path
 
 
 class _Told(NamedTuple):
