@@ -58,6 +58,11 @@ def is_interpreter(executable: str) -> bool:
     return _INTERPRETERS.fullmatch(executable.rpartition("/")[2]) is not None
 
 
+def is_shell(executable: str) -> bool:
+    """Whether *executable* is a shell: what people work with, and what other programs start commands with."""
+    return is_interpreter(executable) and _family(executable) == "sh"
+
+
 def script(executable: str, arguments: Sequence[str], folder: str) -> str:
     """
     What the interpreter *executable* runs: a script's absolute path, or the option that code was given with.

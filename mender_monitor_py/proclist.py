@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from mender_monitor_py.baseline import Glob, quote
+from mender_monitor_py.commandline import is_interpreter, is_shell
 
 ELSEWHERE = "elsewhere:"
 KERNEL = "kernel:"
@@ -187,6 +188,18 @@ def kernel_thread(name: str) -> Image:
     """What a kernel thread counts as: its name without the numbers, as ``kernel:kworker``."""
     found = _KERNEL_NAME.match(name)
     return Image(f"{KERNEL}{found[0] if found else name}")
+
+
+def of_file(path: str, applets: Sequence[str] = ()) -> list[Image]:
+    """
+    What counts as the program at *path* when it runs by itself; *applets* are the names that it has.
+
+    Of an interpreter other than a shell nothing: what it runs is its script, and by itself it runs what
+    somebody types or sends.
+    """
+    if applets:
+        return [Image(path, name) for name in (*applets, *(f"-{name}" for name in applets if is_shell(name)))]
+    return [] if is_interpreter(path) and not is_shell(path) else [Image(path)]
 
 
 def is_loader(path: str) -> bool:

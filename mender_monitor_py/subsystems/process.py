@@ -34,9 +34,10 @@ from mender_monitor_py.proclist import (
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition, Field, Report
 from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
-from mender_monitor_py.subsystems.fields import choice, count, interval, yes_no
+from mender_monitor_py.subsystems.fields import choice, choices, count, interval, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.processfindings import describe, hidden_process, unexpected, unnamed
+from mender_monitor_py.subsystems.processsurvey import INSTALLED, RUNNING, installed, running
 
 POLLED_S = 2.0  # from look to look without events
 GAP_S = 0.5  # at least, from look to look
@@ -52,6 +53,9 @@ def _entries(text: str) -> tuple[Entry, ...]:
 
 _ALLOW = Field(
     "PROCESS_ALLOW", _entries, "entries besides the baseline, as /usr/bin/python3 /opt/x.py user:app"
+)
+_LEARN = Field(
+    "PROCESS_LEARN", choices(RUNNING, INSTALLED), "what baseline learn takes into the list", default=RUNNING
 )
 _MODE = Field("PROCESS_MODE", choice("allow", "deny"), "deny: what is listed must not run", default="allow")
 _KERNEL = Field("PROCESS_KERNEL_THREADS", yes_no, "whether kernel threads count", default="no")
@@ -69,11 +73,12 @@ class ProcessCheck(Baselined[Entry, Image]):
 
     subsystem = "process"
     summary = "programs that are not expected to run"
-    fields = (_ALLOW, _MODE, _KERNEL, _SCRIPTS, _HIDDEN, _INTERVAL, _EXPIRATION, _MAX_ALERTS)
+    fields = (_ALLOW, _LEARN, _MODE, _KERNEL, _SCRIPTS, _HIDDEN, _INTERVAL, _EXPIRATION, _MAX_ALERTS)
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         super().__init__(definition, settings)
         self.inline = definition.value(_ALLOW)
+        self._learn: tuple[str, ...] = definition.value(_LEARN)
         self.deny: bool = definition.value(_MODE) == "deny"
         self.hidden: bool = definition.value(_HIDDEN)
         self.interval: float = definition.value(_INTERVAL)
@@ -92,17 +97,12 @@ class ProcessCheck(Baselined[Entry, Image]):
         return Images(host.procfs, scripts=self._scripts, kernel_threads=self._kernel_threads)
 
     async def survey(self, host: Host) -> list[Image]:
-        images = self.images(host)
-        found: set[Image | None] = set() if self.deny or not self._scripts else set(own_programs(host.procfs))
-        for pid in host.procfs.pids():
-            try:
-                found.add(images.of_process(pid))
-            except PermissionError as error:
-                if not host.procfs.sees_all():
-                    raise UnknownError("not permitted to see what others run: CAP_SYS_PTRACE") from error
-        return sorted(
-            image for image in found if image is not None and image.script is not None and not image.odd
-        )
+        found: set[Image] = set() if self.deny or not self._scripts else set(own_programs(host.procfs))
+        if RUNNING in self._learn:
+            found |= running(host.procfs, self.images(host))
+        if INSTALLED in self._learn:
+            found |= installed()
+        return sorted(found)
 
     async def run(self, host: Host, report: Report) -> None:
         watch = _Watch(self, host, report)

@@ -1,0 +1,30 @@
+"""What `baseline learn` takes into the list of a process check."""
+
+from __future__ import annotations
+
+from mender_monitor_py import proclist
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.images import Images
+from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.proclist import Image
+
+RUNNING, INSTALLED = "running", "installed"
+
+
+def running(procfs: Procfs, images: Images) -> set[Image]:
+    """What runs now. Raises UnknownError."""
+    found = set()
+    for pid in procfs.pids():
+        try:
+            found.add(images.of_process(pid))
+        except PermissionError as error:
+            if not procfs.sees_all():
+                raise UnknownError("not permitted to see what others run: CAP_SYS_PTRACE") from error
+    return {image for image in found if image is not None and image.script is not None and not image.odd}
+
+
+def installed() -> set[Image]:
+    """What may run: the programs on the disk."""
+    from mender_monitor_py.host import programs  # the watcher never learns
+
+    return {image for one in programs.installed() for image in proclist.of_file(one.path, one.applets)}
