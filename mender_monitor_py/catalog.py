@@ -114,9 +114,13 @@ class Catalog:
             raise _error(f"{check} cannot be created", error) from error
         return path
 
+    def link(self, check: CheckId) -> tuple[Path, Path]:
+        """The link that enables *check*, and the file that it leads to; neither need be there."""
+        return _entry(self._enabled, check), _entry(self._available, check)
+
     def enable(self, check: CheckId) -> None:
         """Enable *check*; it may be enabled already. Raises CatalogError."""
-        link, target = _entry(self._enabled, check), _entry(self._available, check)
+        link, target = self.link(check)
         if link.exists():
             return
         if not target.is_file():

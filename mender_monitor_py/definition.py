@@ -115,14 +115,16 @@ def render(values: Mapping[str, str]) -> str:
 
     Raises ValueError for a name that is none, or a value with a NUL character, which no variable can hold.
     """
-    lines = [HEADER]
-    for name, value in values.items():
-        if not is_name(name) or is_shell_name(name):
-            raise ValueError(f"{name!r} cannot be a variable's name")
-        if "\0" in value:
-            raise ValueError(f"the value of {name} holds a NUL character")
-        lines.append(f'{name}="{_SPECIAL_IN_DOUBLE.sub(_BACKSLASHED, value)}"')
-    return "\n".join(lines) + "\n"
+    return "\n".join((HEADER, *(assignment(name, value) for name, value in values.items()))) + "\n"
+
+
+def assignment(name: str, value: str) -> str:
+    """The line that gives the variable *name* this *value*. Raises ValueError as :func:`render` does."""
+    if not is_name(name) or is_shell_name(name):
+        raise ValueError(f"{name!r} cannot be a variable's name")
+    if "\0" in value:
+        raise ValueError(f"the value of {name} holds a NUL character")
+    return f'{name}="{_SPECIAL_IN_DOUBLE.sub(_BACKSLASHED, value)}"'
 
 
 def _assignments(text: str) -> dict[str, tuple[str, int]]:

@@ -26,6 +26,7 @@ COMMANDS = (
     "silence",
     "unsilence",
     "baseline",
+    "secure",
     "queue",
     "lint",
     "help",

@@ -1,0 +1,109 @@
+"""Files and links that come to be together: all are prepared under hidden names, and then renamed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_SUFFIX = ".staged"
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StagedFiles:
+    """
+    A context manager. What :meth:`file` and :meth:`link` prepare is on the disk, and nobody sees it.
+
+    :meth:`commit` makes it visible, in their order. No signal but SIGKILL ends it half-way; an error takes
+    back what was done. Without a commit nothing stays. All methods raise OSError.
+    """
+
+    def __init__(self) -> None:
+        self._staged: dict[Path, Path] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hidden in self._staged.values():
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)
+
+    def file(self, path: Path, data: bytes) -> None:
+        """A file *path* with *data*, that everybody may read."""
+        hidden = self._hidden(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(hidden, flags, 0o644), "wb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def link(self, path: Path, target: Path) -> None:
+        """A symbolic link *path* that leads to *target*."""
+        self._hidden(path).symlink_to(target)
+
+    def commit(self) -> None:
+        """Make all of it visible."""
+        before = {path: _saved(path) for path in self._staged}
+        done: list[Path] = []
+        with _undisturbed():
+            try:
+                for path, hidden in self._staged.items():
+                    hidden.replace(path)
+                    done.append(path)
+                for folder in {path.parent for path in self._staged}:
+                    _sync(folder)
+            except OSError:
+                for path in reversed(done):
+                    _restore(path, before[path])
+                raise
+        self._staged.clear()
+
+    def _hidden(self, path: Path) -> Path:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        hidden = path.with_name(f".{path.name}{_SUFFIX}")
+        hidden.unlink(missing_ok=True)  # of a run that was killed
+        self._staged[path] = hidden
+        return hidden
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """The signals that would end us wait until it is over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _saved(path: Path) -> bytes | Path | None:
+    """The content of a file, the target of a link, or None."""
+    try:
+        return path.readlink() if path.is_symlink() else path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _restore(path: Path, saved: bytes | Path | None) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        if isinstance(saved, Path):
+            path.symlink_to(saved)
+        elif saved is not None:
+            path.write_bytes(saved)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
