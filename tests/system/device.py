@@ -24,6 +24,8 @@ COMMAND_SECONDS = 120.0
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 # systemd-nspawn ends with it when the container wants to boot again and nobody manages its unit.
 REBOOT_STATUS = 133
+# fanotify and what it needs, for a device that is to see what is executed on it.
+_FANOTIFY = "--system-call-filter=fanotify_init fanotify_mark open_by_handle_at name_to_handle_at"
 _PREFIX = "mmp-"
 # cgroup v2 alone, or v2 beside v1 with systemd's own hierarchy: systemd-nspawn uses both of these.
 _CGROUPS = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd")]
@@ -41,10 +43,18 @@ class Device:
     A fresh device; a context manager. Needs root.
 
     *prepare* gets the root file system before the first boot. What is written to it is lost at the end.
+    *fanotify*: it may use that, which a container may not as a rule.
     """
 
-    def __init__(self, prepare: Callable[[Path], None] = lambda root: None, suite: str = "bookworm") -> None:
+    def __init__(
+        self,
+        prepare: Callable[[Path], None] = lambda root: None,
+        suite: str = "bookworm",
+        *,
+        fanotify: bool = False,
+    ) -> None:
         self._prepare = prepare
+        self._fanotify = fanotify
         self._suite = suite
         # The owner's pid is in it, for who finds the remains of one whose owner was killed.
         self.name = f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -94,6 +104,7 @@ class Device:
             "systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", f"--machine={self.name}",
             f"--network-namespace-path=/run/netns/{self.name}", "--register=no", "--keep-unit",
             "--resolv-conf=off", "--link-journal=no", "--console=pipe", "--timezone=off",
+            *([_FANOTIFY] if self._fanotify else []),
         ]  # fmt: skip
         with (self.folder / "console").open("ab") as console:
             self._nspawn = subprocess.Popen(
@@ -108,6 +119,9 @@ class Device:
             if self._nspawn.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"{self.name} did not boot:\n{self.console()}")
             time.sleep(0.1)  # systemd cannot be asked before it listens
+        if self._fanotify:
+            # Files of this machine, mounted there: what happens on its file system would be seen, too.
+            self.attempt("findmnt -lno TARGET -t ext4,xfs,btrfs | xargs -r umount --lazy")
 
     def reboot(self) -> None:
         """``systemctl reboot``, and wait until it is up again."""

@@ -126,9 +126,14 @@ def assert_between(before: float, alert: Alert, after: float) -> None:
 
 @contextmanager
 def site(
-    folder: Path, *, update_client: bool = False, suite: str = "bookworm", settings: str = SETTINGS
+    folder: Path,
+    *,
+    update_client: bool = False,
+    suite: str = "bookworm",
+    settings: str = SETTINGS,
+    fanotify: bool = False,
 ) -> Iterator[Site]:
-    """A device with the product, and a server in its network."""
+    """A device with the product, and a server in its network; see :class:`Device` for *fanotify*."""
 
     def prepare(root: Path) -> None:
         install_product(root)
@@ -137,7 +142,7 @@ def site(
             write(root / f"etc/systemd/system/{name}.service", text)
         server.start()
 
-    device = Device(prepare, suite)
+    device = Device(prepare, suite, fanotify=fanotify)
     options = ("--port", str(PORT), "--database", str(folder / "server.db"))
     server = ReceiverProcess(folder, *options, prefix=device.in_network)
     try:
