@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.system.events import RETURN_SECONDS, Events
-from tests.system.flapping import not_running
-from tests.system.product import Site, assert_between
+from tests.system.product import Site
 
 
 def dark(kind: str, **fields: Any) -> Callable[[Site], None]:
@@ -117,21 +116,3 @@ def test_nothing_is_alerted_because_the_device_shuts_down(beside_client: Site) -
     site.device.run("systemctl stop ssh")
     site.expect("Service ssh not running", "CRITICAL")
     assert len(site.server.alerts()) == 1
-
-
-def test_a_flapping_service(flapping: dict[str, Any]) -> None:
-    """
-    One CRITICAL while it flaps, and the OK within two minutes after: nothing else once it flaps.
-    """
-    alerts, ended = flapping["alerts"], flapping["ended"]
-    names = [(alert["name"], alert["level"]) for alert in alerts]
-    up_and_down = "Service victim going up and down"
-    start = names.index((up_and_down, "CRITICAL"))
-    assert_between(flapping["began"], alerts[start], ended)
-    assert all(not_running(name) for name, _ in names[:start])
-    assert sorted(names[start + 1 :]) == [
-        ("Service victim going up and down", "OK"),
-        ("Service victim not running", "OK"),
-    ]
-    for alert in alerts[start + 1 :]:
-        assert_between(ended, alert, ended + 120)
