@@ -75,9 +75,10 @@ def observe(
     is silent because of a deployment, whose own restarts are no flapping.
     """
     if _is_another(state.last, seen):
+        state, late = catch_up(state) if silent and state.last and state.last.event else (state, ())
         closed = close(state, "The check was changed; what it watched before is not watched any more")
         after, alerts = observe(State(), seen, now, limits, silent=silent, held=held)
-        return after, (*closed, *alerts)
+        return after, (*late, *closed, *alerts)
     changed = seen.bad != state.bad
     changes = _recent(state.changes, now, limits)
     if changed and not held:
@@ -101,12 +102,12 @@ def tick(
     """
     The state when *now* has come without an observation: events expire, flapping ends.
 
-    An event that is *held* back does not expire before it was told.
+    An event that came in silence does not expire before it was told.
     """
     last = state.last
     if last is None:
         return state, ()
-    expires_at = _expires_at(state, limits, held=held)
+    expires_at = _expires_at(state, limits, silent=silent)
     if expires_at is not None and now >= expires_at:
         return observe(state, _cleared(last, state.repeats), now, limits, silent=silent, held=held)
     changes = _recent(state.changes, now, limits)
@@ -154,10 +155,10 @@ def told_at(state: State, now: Stamp) -> Stamp:
     return replace(now, boottime=state.since, wall=now.wall - (now.boottime - state.since))
 
 
-def next_due(state: State, limits: Limits, *, held: bool = False) -> float | None:
+def next_due(state: State, limits: Limits, *, silent: bool = False) -> float | None:
     """When :func:`tick` has something to do, unless something is observed before. None: never."""
     due = []
-    expires_at = _expires_at(state, limits, held=held)
+    expires_at = _expires_at(state, limits, silent=silent)
     if expires_at is not None:
         due.append(expires_at)
     if state.flapping and state.changes:
@@ -264,8 +265,8 @@ def _recent(changes: tuple[float, ...], now: float, limits: Limits) -> tuple[flo
     return tuple(moment for moment in changes if now < moment + limits.flap_window)
 
 
-def _expires_at(state: State, limits: Limits, *, held: bool = False) -> float | None:
-    if held and state.told == OK:
+def _expires_at(state: State, limits: Limits, *, silent: bool = False) -> float | None:
+    if silent and state.told == OK:
         return None
     if limits.expires_after is None or not state.bad or state.last is None or not state.last.event:
         return None

@@ -133,6 +133,26 @@ def accepted(
     return "".join(f"{line}\n" for line in kept).encode("utf-8", "surrogateescape")
 
 
+def followed(
+    check: str,
+    before: bytes,
+    rows: Iterable[str],
+    replaces: Callable[[str, str], bool],
+    serial: int = 0,
+    order: Callable[[str], str] = str,
+) -> bytes:
+    """
+    *before* with *rows* as one change, each in the place of what it *replaces* (the row, an entry).
+    """
+    data, last = before, max(serial, _serial(before))
+    for row in rows:
+        data = accepted(check, data, row, lambda entry, row=row: replaces(row, entry), serial, order)  # type: ignore[misc]
+    if data == before:
+        return before
+    lines = [f"# serial: {last + 1}" if _is_serial(line) else line for line in _text(data).split("\n")]
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
 def quote(text: str) -> str:
     """*text* as a field that stands for itself alone."""
     if text in ("", NOTHING):

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mender_monitor_py.alertstate import Limits
 from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.errors import MonitorError
+from mender_monitor_py.holding import Holding
 from mender_monitor_py.host import inotify
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
@@ -92,6 +94,14 @@ class Daemon:
         )
         self._supervisor = Supervisor(self._catalog, self._recorder, self._host, self._status_soon)
         self._recorder.load()
+        self._holding = Holding(
+            self._host,
+            self._outbox,
+            self._recorder.run_in_worker,
+            self._settings.deployment_grace,
+            self._quiet_changed,
+        )
+        self._holding.start()
         self._read_silences()
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         loop.add_signal_handler(signal.SIGUSR1, self._sender.send_now)
@@ -110,6 +120,7 @@ class Daemon:
         clock_step.close()
         await self._supervisor.stop()
         await asyncio.gather(watchdog, sending, *self._jobs, return_exceptions=True)
+        await self._holding.aclose()
         await self._recorder.run_in_worker(self._settle)
         await self._recorder.close()
         for timer in self._later.values():
@@ -164,6 +175,7 @@ class Daemon:
         self._catalog.settings = self._settings
         self._outbox.limits = OutboxLimits.of(self._settings)
         self._recorder.set_limits(_limits(self._settings))
+        self._holding.set_grace(self._settings.deployment_grace)
         self._sender.set_settings(self._settings)
         await self._reconcile(fresh=True)
         self._notify.ready()
@@ -204,7 +216,7 @@ class Daemon:
             return
         until = {check: now.boottime + one.left for check, one in silences.checks.items()}
         everything = now.boottime + silences.everything.left if silences.everything else 0.0
-        self._recorder.set_quiet(Quiet(until, everything))
+        self._recorder.set_quiet(Quiet(until, everything, self._holding.held))
         if (until or everything) and not now.known:
             self._soon(self._settle_soon, LAZY_S)
 
@@ -212,6 +224,9 @@ class Daemon:
         log.info("the wall clock was set")
         self._settle_soon()
         self._sender.wake()
+
+    def _quiet_changed(self) -> None:
+        self._recorder.set_quiet(replace(self._recorder.quiet, held=self._holding.held))
 
     def _settle_soon(self) -> None:
         self._job(self._recorder.run_in_worker(self._settle))
@@ -222,6 +237,7 @@ class Daemon:
         try:
             self._outbox.settle(now)
             silence.settle(self._outbox, now)
+            self._holding.settle()
         except MonitorError as error:
             log.error("%s", error)
 
@@ -247,7 +263,10 @@ class Daemon:
             "started": now.wall - (now.boottime - self._started.boottime),
         }
         warnings = [*self._warnings, *([self._recorder.error] if self._recorder.error else [])]
-        others = {"sender": self._sender.status(), "warnings": warnings}
+        hold = self._holding.status()
+        if hold is not None:
+            hold["findings"] = sum(not told["told"] for check in checks for told in check["findings"])
+        others = {"sender": self._sender.status(), "held": hold, "warnings": warnings}
         try:
             statusfile.write(self._paths.status, daemon, checks, others)
         except OSError as error:

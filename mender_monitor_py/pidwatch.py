@@ -55,6 +55,20 @@ def restarted(old: Main | None, new: Main, ended: float | None, descends: bool |
     return not (new.started < ended - _TICKS_S if descends is None else descends)
 
 
+def ended_in_order(status: int | None) -> bool:
+    """
+    Whether it was told to end, and did, rather than crashed; from an exit status as wait(2) has it.
+
+    A service manager says SIGTERM first; many daemons catch it and end with a status of their own. None:
+    nobody saw it.
+    """
+    if status is None:
+        return True
+    number, code = status & 0x7F, status >> 8
+    asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return number in asked if number else code == 0 or code - 128 in asked
+
+
 def how_it_ended(status: int | None) -> str:
     """In words, from an exit status as wait(2) has it. None: it is not known."""
     if status is None:

@@ -26,6 +26,18 @@ _ENV = ("/usr/bin/env", "/bin/env")
 _LOADER = re.compile(r"(?:/usr)?/lib(?:32|64|x32|o32|n32)?(?:/[\w.-]+)?/ld(?:-[\w.-]+)?\.so(?:\.\d+)?")
 
 
+def brought_by(executable: str, script: str | None) -> str:
+    """
+    The file that makes a process what it is: the script of an interpreter, else the executable.
+
+    Empty when it has none: what runs from memory, or an interpreter that was given code in its arguments.
+    """
+    if script is None or (script and not script.startswith("/")):
+        return ""
+    found = script or executable
+    return found if found.startswith("/") and not found.endswith(DELETED) else ""
+
+
 class Opened(NamedTuple):
     """
     A file that *pid* opened to execute it. *head* is how it begins.

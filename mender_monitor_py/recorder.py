@@ -267,7 +267,7 @@ class Recorder:
     def _prune(self, check: CheckId, record: Record, now: float) -> None:
         """Give up the findings that are over, once they cannot be part of flapping any more."""
         for key, state in list(record.states.items()):
-            if key and alertstate.tick(state, now, record.limits)[0].idle:
+            if key and alertstate.tick(state, now, record.limits, silent=True)[0].idle:
                 del record.states[key]
                 self._lazy_states.discard((check, key))
                 self._ledger.changes.states[check, key] = None
@@ -304,7 +304,7 @@ class Recorder:
             for key, state in list(record.states.items()):
                 if not silent:
                     state = self._catch_up(check, record, key, state, now)
-                due = alertstate.next_due(state, record.limits, held=held) if record.running else None
+                due = alertstate.next_due(state, record.limits, silent=silent) if record.running else None
                 if due is not None and due <= now.boottime:
                     after, alerts = alertstate.tick(
                         state, now.boottime, record.limits, silent=silent, held=held
@@ -335,13 +335,14 @@ class Recorder:
         self._changed()
 
     def _schedule(self) -> None:
+        now = self._clock.boottime()
         due = [
-            alertstate.next_due(state, record.limits, held=self._quiet.holds(check))
+            alertstate.next_due(state, record.limits, silent=self._quiet.silences(check, now))
             for check, record in self._records.items()
             if record.running
             for state in record.states.values()
         ]
-        due.append(self._quiet.next_end(self._clock.boottime()))
+        due.append(self._quiet.next_end(now))
         self._alarm.set(min((moment for moment in due if moment is not None), default=None))
 
     def _take_lazy(self) -> None:

@@ -123,6 +123,9 @@ class Settings:
     confpush_other_checks: str = _setting(
         "omit", _one_of("omit", "log"), "what it is told of kinds that it does not know: omit, or log"
     )
+    deployment_grace: float = _setting(
+        1800, _seconds(), "how long findings are held back while the update client installs; 0: not at all"
+    )
     monitor_d_directory: str = _setting("", _path, "the folder of the checks; empty: the usual one")
     device_key: str = _setting(
         "", _path, "the device's private key, where there is no update client; empty: there is one"

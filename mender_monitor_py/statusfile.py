@@ -27,6 +27,7 @@ def check_status(check: CheckId, record: Record | None, error: str, now: Stamp) 
             "level": state.last.level if state.last is not None else OK,
             "name": state.last.name if state.last is not None else "",
             "since": _wall(state.since, now),
+            "told": state.told != OK or state.told_flapping,
         }
         for key, state in bad
     ]

@@ -54,6 +54,7 @@ def _collect(paths: Paths) -> dict[str, Any]:
             silences,
         ),
         "silenced": _silenced(silences.everything),
+        "held": told.get("held"),
         "outbox": _outbox(outbox, paths, clock),
         "sender": told.get("sender", {}),
         "warnings": told.get("warnings", warnings),
@@ -91,6 +92,19 @@ def _silenced(found: Silence | None) -> dict[str, Any] | None:
     return None if found is None else {"seconds": found.left, "reason": found.reason}
 
 
+def _held(held: dict[str, Any]) -> str:
+    name = held["artifact"] or held["deployment"] or "an artifact"
+    doing = f"has ended: {held['outcome']}" if held["outcome"] else "installs"
+    return one_line(
+        f"Held back: {held['findings']} findings, deployment {name} {doing}; "
+        f"they are told at {moment(held['until'])} at the latest"
+    )
+
+
+def _waits(finding: dict[str, Any]) -> str:
+    return "" if finding["told"] else " (not told yet)"
+
+
 def _silent(silenced: dict[str, Any]) -> str:
     minutes = max(round(silenced["seconds"] / 60), 1)
     return one_line(f"silent for {minutes} more minutes: {silenced['reason'] or 'no reason is given'}")
@@ -122,6 +136,8 @@ def _text(found: dict[str, Any]) -> str:
         lines = ["mender-monitord is not running: nothing is watched"]
     if found["silenced"] is not None:
         lines.append(f"All checks are {_silent(found['silenced'])}")
+    if found["held"] is not None:
+        lines.append(_held(found["held"]))
     rows = [("STATE", "SINCE", "CHECK", "")]
     for check in found["checks"]:
         name = f"{check['subsystem']} {check['name']}"
@@ -129,7 +145,8 @@ def _text(found: dict[str, Any]) -> str:
         if check["silenced"] is not None:
             rows.append(("", "", "", _silent(check["silenced"])))
         rows += [
-            ("", moment(one["since"]), "", f"{one['level']}: {one['name']}") for one in check["findings"]
+            ("", moment(one["since"]), "", f"{one['level']}: {one['name']}{_waits(one)}")
+            for one in check["findings"]
         ]
         rows += [("", "", "", note) for note in check["notes"]]
     lines += ["", table(rows) if found["checks"] else "There are no checks.", ""]

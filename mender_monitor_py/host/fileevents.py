@@ -1,5 +1,5 @@
 """
-What is made, moved in, or changed in its attributes anywhere on a file system, by fanotify(7).
+What is made, moved in, written, or changed in its attributes anywhere on a file system, by fanotify(7).
 
 One mark a file system, however many folders it has. The event names the folder by a handle, and the pid of
 who did it. Notification only: nothing waits for us. Needs CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH and Linux 5.9.
@@ -23,7 +23,7 @@ from mender_monitor_py.host.mounts import Mount
 _FAN_CLOEXEC, _FAN_NONBLOCK, _FAN_CLASS_NOTIF = 0x1, 0x2, 0x0
 _FAN_REPORT_DFID_NAME = 0x400 | 0x800
 _FAN_MARK_ADD, _FAN_MARK_FILESYSTEM = 0x1, 0x100
-_FAN_ATTRIB, _FAN_MOVED_TO, _FAN_CREATE = 0x4, 0x80, 0x100
+_FAN_ATTRIB, _FAN_CLOSE_WRITE, _FAN_MOVED_TO, _FAN_CREATE = 0x4, 0x8, 0x80, 0x100
 _FAN_Q_OVERFLOW, _FAN_ONDIR = 0x4000, 0x40000000
 _INFO_DFID_NAME = 2
 _AT_FDCWD = -100
@@ -61,12 +61,16 @@ class Touched(NamedTuple):
 
 class FileEvents:
     """
-    Calls *touched* with each event, in the running loop, and *lost* when some were lost.
+    Calls *touched* with each event, in the running loop, and *lost* when some were lost. *writes*: also when
+    a file that was open for writing is closed.
 
     Raises UnknownError when there will be none.
     """
 
-    def __init__(self, touched: Callable[[Touched], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self, touched: Callable[[Touched], None], lost: Callable[[], None], *, writes: bool = False
+    ) -> None:
+        self._mask = _MASK | (_FAN_CLOSE_WRITE if writes else 0)
         flags = _FAN_CLASS_NOTIF | _FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_REPORT_DFID_NAME
         self._fd: int = _libc.fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC)
         if self._fd < 0:
@@ -108,7 +112,7 @@ class FileEvents:
             fsid = os.statvfs(path).f_fsid.to_bytes(8, "little")[:_FSID_BYTES]
         except OSError as error:
             return error.errno or errno.EIO
-        if _libc.fanotify_mark(self._fd, flags, _MASK, _AT_FDCWD, os.fsencode(path)) < 0:
+        if _libc.fanotify_mark(self._fd, flags, self._mask, _AT_FDCWD, os.fsencode(path)) < 0:
             return ctypes.get_errno()
         self._marked[fsid] = path
         return 0
@@ -118,16 +122,15 @@ class FileEvents:
             data = os.read(self._fd, _READ_SIZE)
         except BlockingIOError:
             return
-        named: dict[tuple[bytes, bytes, bytes], tuple[int, bool]] = {}
+        named: dict[tuple[tuple[bytes, bytes, bytes], int], bool] = {}
         for mask, pid, info in _events(data):
             if mask & _FAN_Q_OVERFLOW:
                 self._lost()
-            elif info is not None:  # a file that was made, changed and moved is looked at once
-                _, moved = named.get(info, (0, False))
-                named[info] = pid, moved or bool(mask & _FAN_MOVED_TO)
+            elif info is not None:  # a file that one made, changed and moved is looked at once
+                named[info, pid] = named.get((info, pid), False) or bool(mask & _FAN_MOVED_TO)
         folders: dict[tuple[bytes, bytes], tuple[int, str]] = {}
         try:
-            for (fsid, handle, name), (pid, moved) in named.items():
+            for ((fsid, handle, name), pid), moved in named.items():
                 if (fsid, handle) not in folders:
                     folder = self._open(fsid, handle)
                     folders[fsid, handle] = folder, _path(folder) if folder >= 0 else ""

@@ -122,6 +122,18 @@ def expand(globs: Iterable[Glob]) -> list[str]:
     return sorted(path for path in found if not _is_found_as(path, real, found))
 
 
+def changed_since(paths: Iterable[str], since: float) -> list[str]:
+    """Those of *paths* that are there and were changed since then (seconds since the epoch)."""
+    found = []
+    for path in paths:
+        try:
+            if max(os.stat(path).st_ctime, os.lstat(path).st_ctime) >= since:
+                found.append(path)
+        except OSError:
+            continue
+    return found
+
+
 def _is_found_as(path: str, real: Mapping[str, str], found: Collection[str]) -> bool:
     """Whether *path* is in *found* by the real name of its folder, too."""
     folder, _, name = path.rpartition("/")

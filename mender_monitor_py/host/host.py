@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mender_monitor_py.host.bus import SystemBus
     from mender_monitor_py.host.follow import Files
     from mender_monitor_py.host.inotify import Inotify
+    from mender_monitor_py.host.installation import Installation
     from mender_monitor_py.host.processevents import ProcessEvents
     from mender_monitor_py.host.procfs import Procfs
     from mender_monitor_py.host.runner import Runner
@@ -40,6 +41,7 @@ class Host:
         self._scanner: Scanner | None = None
         self._processes: ProcessEvents | None = None
         self._updates: Updates | None = None
+        self._installation: Installation | None = None
 
     @property
     def inotify(self) -> Inotify:
@@ -130,6 +132,24 @@ class Host:
 
             self._updates = Updates(self.paths, self.inotify, self.clock)
         return self._updates
+
+    @property
+    def installation(self) -> Installation:
+        """What the update client does to the device while it installs."""
+        if self._installation is None:
+            from mender_monitor_py.host.installation import Installation
+
+            self._installation = Installation(self.paths.mender, self.procfs, self.processes)
+        return self._installation
+
+    @property
+    def installing(self) -> bool:
+        """Whether the update client installs something now."""
+        return self._installation is not None and self._installation.active
+
+    def installs(self, pid: int) -> bool:
+        """Whether *pid* is the update client, or was started by it, while it installs."""
+        return self._installation is not None and self._installation.explains(pid)
 
     async def aclose(self) -> None:
         """Close what was opened."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from mender_monitor_py.errors import UnknownError
@@ -20,6 +22,7 @@ from mender_monitor_py.proclist import Opened, Opening
 
 SYSTEM = "1"  # the process that has the mounts of the system
 _MOST_OPENING = 4096
+_FAMILY_S = 2.0  # for which what the family has done is asked for after its end
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,8 @@ class ProcessEvents:
     """
     Tells its listeners. The interfaces are opened for the first one, and closed after the last.
 
-    *born* has the processes whose start was seen and whose end was not. *limits* says
+    *born* has the processes whose start was seen and whose end was not, *family* those that :meth:`follow`
+    named, all that they have started, and for a moment those of them that have ended. *limits* says
     what the kernel does not tell, and why. *lost* counts events that are known to be missing.
     """
 
@@ -80,6 +84,8 @@ class ProcessEvents:
         self._opens: ExecOpens | None = None
         self._opening_of: dict[int, Opening] = {}
         self.born: dict[int, Birth] = {}
+        self.family: set[int] = set()
+        self._ended_of_family: deque[tuple[float, int]] = deque()
         self.limits: dict[str, str] = {}
 
     @property
@@ -116,6 +122,11 @@ class ProcessEvents:
 
         return undo
 
+    def follow(self, pids: Iterable[int]) -> None:
+        """Keep the :attr:`family` of *pids*, where the connector tells of births."""
+        self.family = set(pids)
+        self._ended_of_family.clear()
+
     def mounts(self) -> list[Mount]:
         """
         The mounts of our namespace, and those of the first process.
@@ -140,6 +151,7 @@ class ProcessEvents:
         self._connector = self._opens = self._mounts = self._system_mounts = None
         self._listeners.clear()
         self.born.clear()
+        self.follow(())
         self._opening_of.clear()
 
     async def _open(self) -> None:
@@ -249,14 +261,21 @@ class ProcessEvents:
 
     def _exits(self, events: list[Event]) -> list[Exit]:
         found = []
+        now = time.monotonic()
+        while self._ended_of_family and self._ended_of_family[0][0] < now - _FAMILY_S:
+            self.family.discard(self._ended_of_family.popleft()[1])
         for event in events:
             if event.what == FORK:
                 if event.first == event.second:
+                    if event.pid in self.family:
+                        self.family.add(event.second)
                     parent = self.born.get(event.pid)
                     self.born[event.second] = Birth(event.pid, parent.parent if parent else 0)
             elif event.what == EXIT and event.thread == event.pid:
                 self._opening_of.pop(event.pid, None)
                 self.born.pop(event.pid, None)
+                if event.pid in self.family:
+                    self._ended_of_family.append((now, event.pid))
                 found.append(Exit(event.pid, event.first))
         return found
 

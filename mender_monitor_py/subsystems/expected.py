@@ -76,6 +76,23 @@ class Baselined(Check, Generic[E, T]):
         """What there is now of *subject*; of all, where looking at one thing is not less work."""
         return await self.survey(host)
 
+    @property
+    def follows_deployments(self) -> bool:
+        """Whether what a deployment brought may be added to the list: not to one of what must not be."""
+        return True
+
+    async def survey_since(self, host: Host, entries: Sequence[E], since: float) -> list[T]:
+        """
+        What there is now, of *entries* and else, that may be new *since* (seconds since the epoch; 0: ever).
+
+        Raises UnknownError.
+        """
+        return await self.survey(host)
+
+    @abstractmethod
+    def file_of(self, host: Host, thing: T, /) -> str:
+        """The file that *thing* is, or comes from: who brought that one brought *thing*. Empty: none."""
+
     @staticmethod
     def order(row: str, /) -> str:
         """What the entries of a list are sorted by."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mender_monitor_py.baseline import Glob, inline, quote, unquote
 from mender_monitor_py.commandline import printable
 from mender_monitor_py.errors import UnknownError
-from mender_monitor_py.host.filestates import FileStates, executable, expand
+from mender_monitor_py.host.filestates import FileStates, changed_since, executable, expand
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.mounts import Mount, MountTable
 from mender_monitor_py.host.pathwatch import PathWatch
@@ -105,6 +105,13 @@ class IntegrityCheck(Baselined[Entry, Executable]):
         if not paths:
             raise UnknownError("INTEGRITY_FILES names no file that is there")
         return _readable(await host.scanner.hash_all(paths))
+
+    async def survey_since(self, host: Host, entries: Sequence[Entry], since: float) -> list[Executable]:
+        paths = {entry.literal for entry in entries if entry.literal}.union(expand(self._files))
+        return _readable(await host.scanner.hash_all(sorted(changed_since(paths, since))))
+
+    def file_of(self, host: Host, thing: Executable, /) -> str:
+        return thing.path
 
     async def survey_of(self, host: Host, subject: str) -> list[Executable]:
         return _readable(await host.scanner.hash_all([unquote(subject)]))

@@ -24,7 +24,7 @@ from mender_monitor_py.host.pidfd import ProcessEnd
 from mender_monitor_py.host.processevents import Execution, Exit
 from mender_monitor_py.host.procfs import Process
 from mender_monitor_py.model import OK, Details, Observation, Subject
-from mender_monitor_py.pidwatch import Main, how_it_ended, lifetime, restarted
+from mender_monitor_py.pidwatch import Main, ended_in_order, how_it_ended, lifetime, restarted
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
 from mender_monitor_py.subsystems.expected import wait
@@ -251,7 +251,10 @@ class _Watch:
             if old is not None and restarted(old, main, self._ended, self._descends(main, old)):
                 if await self._going_down():
                     return
-                self._report.observe(self._restarted(old, main), main.to_text())
+                if self._is_update():
+                    self._report.remember(main.to_text())
+                else:
+                    self._report.observe(self._restarted(old, main), main.to_text())
             elif old is None or not old.same(main):
                 self._report.remember(main.to_text())
             self._main, self._ended, self._exit = main, None, None
@@ -296,6 +299,10 @@ class _Watch:
                 self._report.observe(self._not_running(self._gone))
         else:
             self._report.known()
+
+    def _is_update(self) -> bool:
+        """Whether the restart is what an update does: it happens while one is installed, and is no crash."""
+        return self._host.installing and ended_in_order(self._exit.status if self._exit is not None else None)
 
     async def _going_down(self) -> bool:
         """Whether the device shuts down: then nothing that ends is news."""

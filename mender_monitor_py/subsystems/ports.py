@@ -14,10 +14,12 @@ from mender_monitor_py.baseline import inline
 from mender_monitor_py.commandline import printable
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.images import Images
 from mender_monitor_py.host.openports import OpenPorts
 from mender_monitor_py.host.procfs import Process, Procfs
 from mender_monitor_py.model import Details, Observation, Subject
 from mender_monitor_py.portlist import Entry, Listener, Port
+from mender_monitor_py.proclist import brought_by
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition, Field, Report
 from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
@@ -66,6 +68,13 @@ class PortsCheck(Baselined[Entry, Port]):
         finally:
             ports.close()
         return portlist.ports(listeners, ())[1]
+
+    def file_of(self, host: Host, thing: Port, /) -> str:
+        if thing.holder is None:
+            return ""
+        images = Images(host.procfs, scripts=True, kernel_threads=False)
+        script = images.script(thing.holder.pid, thing.holder.executable)
+        return brought_by(thing.holder.executable, script)
 
     async def run(self, host: Host, report: Report) -> None:
         expected = Expected(host, report, self, self.inline)

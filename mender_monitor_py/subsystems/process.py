@@ -28,6 +28,7 @@ from mender_monitor_py.proclist import (
     Image,
     Programs,
     begins_entry,
+    brought_by,
     is_loader,
     listed,
 )
@@ -104,6 +105,13 @@ class ProcessCheck(Baselined[Entry, Image]):
             found |= installed()
         return sorted(found)
 
+    @property
+    def follows_deployments(self) -> bool:
+        return not self.deny
+
+    def file_of(self, host: Host, thing: Image, /) -> str:
+        return brought_by(thing.executable, thing.script)
+
     async def run(self, host: Host, report: Report) -> None:
         watch = _Watch(self, host, report)
         undo = await host.processes.listen(watch)
@@ -119,9 +127,9 @@ class _Watch:
 
     def __init__(self, check: ProcessCheck, host: Host, report: Report) -> None:
         self._check = check
+        self._host = host
         self._procfs = host.procfs
         self._events = host.processes
-        self._clock = host.clock
         self._report = report
         self._level = check.settings.default_alert_level
         self._images = check.images(host)
@@ -242,7 +250,7 @@ class _Watch:
             # covers the folder of the libraries is not meant for that.
             if self._check.deny or not is_loader(group[-1].path) or self._lists(group[-1].path):
                 missing -= 1
-        if missing > 0:
+        if missing > 0 and not self._host.installs(execution.pid):
             self._unnamed += missing
             birth = self._events.born.get(execution.pid)
             who = self._procfs.describe(birth.parent) if birth else None
@@ -270,10 +278,12 @@ class _Watch:
 
     def _judge(self, image: Image, pid: int) -> None:
         verdict = self._verdict(image)
+        if verdict is False or self._host.installs(pid):
+            return
         if verdict is None:
             self._later.append((image, pid, self._images.facts(pid)))
             self._wake()
-        elif verdict:
+        else:
             self._see(self._unexpected(image, pid))
 
     def _verdict(self, image: Image) -> bool | None:
@@ -335,7 +345,7 @@ class _Watch:
             verdict = self._verdict(image) if image is not None else False
             if image is not None and verdict is None:
                 verdict = await self._conditions_tell(image, pid, self._images.facts(pid))
-            if image is not None and verdict:
+            if image is not None and verdict and not self._host.installs(pid):
                 seen = self._unexpected(image, pid, lasting=self._has_lasted(pid))
                 if not seen.event:
                     self._ends.add(pid)
@@ -354,7 +364,7 @@ class _Watch:
 
     def _has_lasted(self, pid: int) -> bool:
         """Whether *pid* is older than an interval: then its end is worth an OK, and not its age."""
-        started = self._procfs.age(pid, self._clock.boottime())
+        started = self._procfs.age(pid, self._host.clock.boottime())
         return started is not None and started >= self._check.interval
 
     def _settle(self, found: dict[str, Observation]) -> None:

@@ -143,6 +143,9 @@ class SetuidCheck(Baselined[Entry, Found]):
             log.warning("of %d set-uid executables only %d are listed", summary.found, len(found))
         return found
 
+    def file_of(self, host: Host, thing: Found, /) -> str:
+        return thing.path
+
     async def survey_of(self, host: Host, subject: str) -> list[Found]:
         return (await self.scan(host, [unquote(subject)], read_mounts(), idle=False))[0]
 

@@ -76,6 +76,9 @@ CONFPUSH_INTERVAL=86400
 # What it is told of kinds that it does not know: omit, or log.
 CONFPUSH_OTHER_CHECKS=omit
 
+# How long findings are held back while the update client installs; 0: not at all.
+DEPLOYMENT_GRACE=1800
+
 # The folder of the checks; empty: the usual one.
 MONITOR_D_DIRECTORY=
 

@@ -1,0 +1,112 @@
+"""
+What of a device a deployment changed itself: the rule, as docs/deployments.md has it.
+
+Pure. A file is the deployment's when it was changed while the deployment installed, and one of these holds:
+its content is in the artifact; a package that was installed then has it, with this content; all who wrote it
+were the update client's own processes. Or it came with the new root file system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+SLACK_S = 2.0
+"""Clocks of file systems are coarse (see inode(7)), and the client is seen a moment after it has begun."""
+SPECIAL = 0o6000  # set-uid and set-gid
+
+
+class Content(NamedTuple):
+    """A file as it is now. Times in seconds since the epoch; *device* is its file system's number."""
+
+    sha256: str
+    md5: str
+    mode: int
+    changed: float
+    device: str
+
+
+class Packaged(NamedTuple):
+    """
+    What the package manager says of a file: the MD5 that its package has, and when all was *installed*.
+    """
+
+    md5: str
+    installed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """
+    What is known of a deployment that ran from *began* to *ended* (seconds since the epoch).
+
+    *payload*: the mode of each file of the artifact, by its SHA-256; *written*: the paths that the update
+    client's processes wrote, *others* those that somebody else did. *image* is the number of the root file
+    system that came with it; empty: none did. *booted* is when that was started.
+    """
+
+    began: float
+    ended: float
+    payload: Mapping[str, int] = field(default_factory=dict)
+    written: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+    image: str = ""
+    booted: float = 0.0
+
+    def within(self, moment: float) -> bool:
+        """Whether it was while the deployment installed."""
+        return self.began - SLACK_S <= moment <= self.ended + SLACK_S
+
+    def explains(self, path: str, now: Content, packaged: Packaged | None) -> str:
+        """Why the file at *path* is the deployment's: a few words; empty: it is not."""
+        if self.image and now.device == self.image and now.changed < self.booted:
+            return "of the image"
+        if not self.within(now.changed):
+            return ""
+        special = now.mode & SPECIAL
+        given = self.payload.get(now.sha256)
+        if given is not None and not special & ~given:
+            return "of the artifact"
+        if (
+            packaged is not None
+            and packaged.md5 == now.md5
+            # Who gives it a bit later is not the package.
+            and (not special or now.changed <= packaged.installed + SLACK_S)
+        ):
+            return "of a package"
+        if path in self.written and path not in self.others:
+            return "written by the update client"
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "began": self.began,
+            "ended": self.ended,
+            "payload": dict(self.payload),
+            "written": sorted(self.written),
+            "others": sorted(self.others),
+            "image": self.image,
+            "booted": self.booted,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """What :meth:`to_json` made."""
+        sets = {name: frozenset(found[name]) for name in ("written", "others")}
+        return cls(**{**found, **sets})
+
+
+def packaged_md5(list_text: str, sums_text: str, names: frozenset[str]) -> str:
+    """
+    The MD5 that a package of dpkg has for the file that is called any of *names*; empty: it has none.
+
+    The texts are its ``.list`` (a path a line) and its ``.md5sums`` (``MD5  path without the first slash``).
+    """
+    if not names.intersection(list_text.splitlines()):
+        return ""
+    for line in sums_text.splitlines():
+        md5, _, path = line.partition("  ")
+        if f"/{path}" in names:
+            return md5
+    return ""

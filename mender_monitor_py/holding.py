@@ -1,0 +1,275 @@
+"""
+Findings are held back while the update client installs, and judged when that has ended.
+
+From the first state that changes the device until the deployment has ended, or DEPLOYMENT_GRACE has passed.
+After a commit the lists are brought up to what it changed; then the checks have a moment to look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mender_monitor_py.deployed import Evidence
+from mender_monitor_py.errors import MonitorError
+from mender_monitor_py.hold import Hold
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.timer import Alarm
+from mender_monitor_py.outbox import Outbox
+from mender_monitor_py.paths import ROOT_VARIABLE
+from mender_monitor_py.records import happened
+from mender_monitor_py.updateprogress import Change, Outcome, Update
+
+SETTLE_S = 10.0
+REBASELINE_S = 600.0  # a look at all files of a slow device
+META = "hold"
+_IMAGE = "rootfs-image"
+_PACKAGE = Path(__file__).parent
+_MAX_ANSWER = 256 * 1024
+_MAX_LOGGED = 50
+
+Work = Coroutine[Any, Any, None]
+
+log = logging.getLogger(__name__)
+
+
+class Holding:
+    """
+    Whether findings are held back now.
+
+    *write* runs a function in the thread that writes to *outbox*; *changed* is called when :attr:`held` or
+    :meth:`status` is another.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        outbox: Outbox,
+        write: Callable[[Callable[[], None]], Work],
+        grace: float,
+        changed: Callable[[], None],
+    ) -> None:
+        self._host = host
+        self._outbox = outbox
+        self._write = write
+        self._grace = grace
+        self._changed = changed
+        self._hold: Hold | None = None
+        self._alarm = Alarm(self._look_at_the_clock)
+        self._undo: Callable[[], None] = lambda: None
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._finishing: asyncio.Task[None] | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether findings are held back."""
+        return self._hold is not None and self._hold.left(self._grace, self._host.clock.now()) > 0
+
+    def status(self) -> dict[str, Any] | None:
+        """The deployment for which findings are held back, with times since the epoch."""
+        hold, now = self._hold, self._host.clock.now()
+        if hold is None or not self.held:
+            return None
+        return {
+            "deployment": hold.id,
+            "artifact": hold.artifact,
+            "since": happened(hold.began, now),
+            "until": now.wall + hold.left(self._grace, now),
+            "outcome": hold.outcome,
+        }
+
+    def start(self) -> None:
+        """Go on with the hold of an earlier run, or begin one. Then :attr:`held` is right."""
+        try:
+            stored = Hold.from_text(self._outbox.meta(META))
+        except MonitorError as error:
+            log.error("%s", error)
+            stored = None
+        self._undo = self._host.updates.listen(self._moved)
+        current = self._host.updates.current
+        if stored is not None:
+            self._take(stored.resumed(self._host.clock.now()))
+            if stored.outcome:
+                self._finish_soon()
+            elif current is None or not stored.is_of(current.id, current.artifact):
+                installed = self._host.updates.artifact
+                self._ended(stored.ended_as(installed, Outcome.COMMITTED, Outcome.ROLLED_BACK))
+        if current is not None and current.installing:
+            self._installs(current)
+
+    def set_grace(self, grace: float) -> None:
+        """DEPLOYMENT_GRACE is another."""
+        self._grace = grace
+        self._look_at_the_clock()
+
+    async def aclose(self) -> None:
+        """The daemon ends; the next one goes on."""
+        self._undo()
+        self._alarm.close()
+        for task in (*self._jobs, self._finishing):
+            if task is not None:
+                task.cancel()
+        if self._hold is not None:
+            await self._host.installation.aclose()
+
+    def settle(self) -> None:
+        """Write down how long the hold has lasted: a reboot may lose the time. Raises OutboxError."""
+        hold, now = self._hold, self._host.clock.now()
+        if hold is not None and not (hold.began.known and now.known):
+            spent = self._grace - hold.left(self._grace, now)
+            self._outbox.set_meta(META, replace(hold, spent=spent, began=now).to_text())
+
+    # What the update client does
+
+    def _moved(self, change: Change) -> None:
+        update, hold = change.update, self._hold
+        if change.outcome is None:
+            if update.installing:
+                self._installs(update)
+        elif hold is not None and not hold.outcome and hold.is_of(update.id, update.artifact):
+            self._ended(change.outcome)
+
+    def _installs(self, update: Update) -> None:
+        hold = self._hold
+        if hold is None or hold.outcome or not hold.is_of(update.id, update.artifact):
+            self._begin(update)
+        elif (update.artifact and update.artifact != hold.artifact) or not hold.payload_types:
+            self._take(replace(hold, artifact=update.artifact, payload_types=update.payload_types))
+        if self.held:
+            self._host.installation.begin()
+            self._host.installation.read_payload()
+
+    def _begin(self, update: Update) -> None:
+        if self._finishing is not None:  # the one before has just ended: all that is held waits for this one
+            self._finishing.cancel()
+            self._finishing = None
+        now = self._host.clock.now()
+        log.info("findings are held back: %s", update.artifact or update.id or "an artifact is installed")
+        self._take(
+            Hold(
+                update.id,
+                update.artifact,
+                self._host.updates.artifact,
+                now,
+                _root_device(),
+                update.payload_types,
+            )
+        )
+
+    def _ended(self, outcome: str) -> None:
+        assert self._hold is not None
+        self._take(replace(self._hold, outcome=str(outcome)))
+        self._finish_soon()
+
+    def _finish_soon(self) -> None:
+        self._finishing = asyncio.get_running_loop().create_task(self._finish())
+
+    async def _finish(self) -> None:
+        hold = self._hold
+        assert hold is not None
+        ended = self._host.clock.now().wall
+        await self._host.installation.end()
+        if hold.outcome == Outcome.COMMITTED:
+            await self._rebaseline(hold, ended)
+        await asyncio.sleep(SETTLE_S)
+        log.info("%s has ended (%s): what was held back is judged now", hold.label, hold.outcome)
+        self._finishing = None
+        self._take(None)
+
+    # What is known
+
+    def _take(self, hold: Hold | None) -> None:
+        self._hold = hold
+        text = hold.to_text() if hold is not None else ""
+        self._job(self._write(lambda: self._store(text)))
+        self._look_at_the_clock()
+
+    def _store(self, text: str) -> None:
+        try:
+            self._outbox.set_meta(META, text)
+        except MonitorError as error:
+            log.error("%s", error)
+
+    def _look_at_the_clock(self) -> None:
+        """The time of a hold may be over; else its end is waited for."""
+        hold, now = self._hold, self._host.clock.now()
+        left = hold.left(self._grace, now) if hold is not None else 0.0
+        if hold is not None and not left and not hold.over and not hold.outcome:
+            log.warning("%s takes longer than DEPLOYMENT_GRACE: nothing is held back any more", hold.label)
+            self._job(self._host.installation.end())
+            self._take(replace(hold, over=True))
+            return
+        self._alarm.set(now.boottime + left if left else None)
+        self._changed()
+
+    def _job(self, work: Work) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    # The lists
+
+    async def _rebaseline(self, hold: Hold, ended: float) -> None:
+        """Bring the lists up to what the deployment changed, in a process outside the sandbox."""
+        now, paths = self._host.clock.now(), self._host.paths
+        installation = self._host.installation
+        evidence = Evidence(
+            began=happened(hold.began, now),
+            ended=ended,
+            payload=installation.payload,
+            written=frozenset(installation.written),
+            others=frozenset(installation.others),
+            image=_root_device() if _IMAGE in hold.payload_types else "",
+            booted=now.wall - now.boottime,
+        )
+        file = paths.run / "deployment.json"
+        try:
+            _write(file, json.dumps({**evidence.to_json(), "device": hold.device}))
+            done = await self._host.runner.run(
+                [sys.executable, "-m", f"{_PACKAGE.name}.rebaseline", str(file)],
+                timeout=REBASELINE_S,
+                limit=_MAX_ANSWER,
+                errors=False,
+                cwd=str(_PACKAGE.parent),
+                env={ROOT_VARIABLE: str(paths.root)},
+            )
+        except (MonitorError, OSError) as error:
+            log.error("the lists cannot be brought up to %s: %s", hold.label, error)
+            return
+        finally:
+            file.unlink(missing_ok=True)
+        if done.status != 0:
+            log.error("the lists were not all brought up to %s: status %s", hold.label, done.status)
+        _tell(hold.label, done.output)
+
+
+def _tell(label: str, output: bytes) -> None:
+    for line in output.splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue  # it was ended in the middle
+        if "problem" in told:
+            log.warning("%s: its list stays as it is: %s", told["check"], told["problem"])
+            continue
+        rows = told["rows"]
+        log.info("%s: %d entries of its list follow %s", told["check"], len(rows), label)
+        for row in rows[:_MAX_LOGGED]:
+            log.info("%s: %s", told["check"], row)
+
+
+def _write(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text)
+
+
+def _root_device() -> str:
+    return str(Path("/").stat().st_dev)

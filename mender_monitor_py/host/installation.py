@@ -1,0 +1,203 @@
+"""
+What the update client does to the device while it installs: its processes, the files it writes, its payload.
+
+Nothing is read or watched at other times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.child import ask
+from mender_monitor_py.host.fileevents import FileEvents, Touched
+from mender_monitor_py.host.mounts import read_mounts
+from mender_monitor_py.host.processevents import Execution, Exit, ProcessEvents
+from mender_monitor_py.host.procfs import Procfs
+
+log = logging.getLogger(__name__)
+
+CLIENTS = frozenset({"/usr/bin/mender", "/usr/bin/mender-update"})
+FILES = "modules/v3/payloads/0000/tree/files"
+_MOST_FILES = 64  # of a payload
+_MOST_PATHS = 50_000
+_DEPTH = 64  # of a process tree
+_VIRTUAL = frozenset(
+    [
+        "autofs",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "devpts",
+        "mqueue",
+        "proc",
+        "pstore",
+        "sysfs",
+        "tracefs",
+        "debugfs",
+        "securityfs",
+    ]
+)
+
+
+class Installation:
+    """
+    The installation that runs, if any.
+
+    *folder* is the update client's data folder. *payload* maps the SHA-256 of each file of the artifact to
+    its mode; *written* and *others* are the paths that the client's processes wrote, and that others did.
+    """
+
+    def __init__(self, folder: Path, procfs: Procfs, processes: ProcessEvents) -> None:
+        self._folder = folder
+        self._procfs = procfs
+        self._processes = processes
+        self._events: FileEvents | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._undo: Callable[[], None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self.active = False
+        self.payload: dict[str, int] = {}
+        self.written: set[str] = set()
+        self.others: set[str] = set()
+
+    def begin(self) -> None:
+        """An installation runs, perhaps since a while."""
+        if self.active:
+            return
+        self.active = True
+        self.payload, self.written, self.others = {}, set(), set()
+        self._watch_files()
+        loop = asyncio.get_running_loop()
+        self._starting = loop.create_task(self._watch_processes())
+        self.read_payload()
+
+    def read_payload(self) -> None:
+        """Read the artifact's files that are there now. They are held open: the client removes them soon."""
+        if not self.active or self._reading is not None:
+            return
+        files = _opened(self._folder / FILES)
+        if files:
+            self._reading = asyncio.get_running_loop().create_task(self._read(files))
+
+    async def end(self) -> None:
+        """It has ended, and what it did is known."""
+        self.active = False
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+            self._starting = None
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+        self._processes.follow(())
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+            self._reading = None
+
+    async def aclose(self) -> None:
+        """The daemon ends."""
+        for task in (self._reading, self._starting):
+            if task is not None:
+                task.cancel()
+        await self.end()
+
+    async def read(self) -> None:
+        """Returns when the payload was read."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    def explains(self, pid: int) -> bool:
+        """Whether *pid* is the update client, or was started by it, directly or not, while it installs."""
+        return self.active and (pid in self._processes.family or self._descends(pid))
+
+    def _descends(self, pid: int) -> bool:
+        for _ in range(_DEPTH):
+            stat = self._procfs.stat(pid) if pid > 1 else None
+            if stat is None:
+                return False
+            with suppress(PermissionError):
+                if self._procfs.executable(pid) in CLIENTS:
+                    return True
+            pid = stat.parent
+        return False
+
+    # Its processes
+
+    async def _watch_processes(self) -> None:
+        self._undo = await self._processes.listen(_Nothing())
+        self._processes.follow(pid for pid in self._procfs.pids() if self._descends(pid))
+
+    # What it writes
+
+    def _watch_files(self) -> None:
+        try:
+            self._events = FileEvents(self._seen, self._lost, writes=True)
+            refused = self._events.mark(m for m in read_mounts() if m.kind not in _VIRTUAL)
+        except UnknownError as error:
+            log.info("who writes which file while the update client installs is not seen: %s", error)
+            return
+        if refused:
+            log.info(
+                "who writes there while the update client installs is not seen: %s", ", ".join(refused[:5])
+            )
+
+    def _seen(self, seen: Touched) -> None:
+        paths = self.written if self.explains(seen.pid) else self.others
+        if len(paths) < _MOST_PATHS:
+            paths.add(seen.path)
+        elif paths is self.others:
+            self._lost()
+
+    def _lost(self) -> None:
+        """Somebody else may have written anything: nothing is taken for the client's."""
+        if self._events is not None:
+            log.warning("too many files are written while the update client installs: not all was seen")
+            self._events.close()
+            self._events = None
+        self.written.clear()
+
+    # Its payload
+
+    async def _read(self, files: list[int]) -> None:
+        request = {"files": [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in files]}
+        try:
+            async with aclosing(ask("payload", request)) as answers:
+                async for sha256, mode in answers:
+                    self.payload[sha256] = self.payload.get(sha256, 0) | mode
+        except UnknownError as error:
+            log.warning("the artifact's files cannot be read: %s", error)
+        finally:
+            for descriptor in files:
+                os.close(descriptor)
+
+
+def _opened(folder: Path) -> list[int]:
+    """Descriptors of the regular files in *folder*."""
+    found: list[int] = []
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(OSError):
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)[:_MOST_FILES]:
+            with suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    found.append(os.open(entry.path, flags))
+    return found
+
+
+class _Nothing:
+    """Listens, so that the kernel's events are read."""
+
+    def executed(self, executions: list[Execution]) -> None: ...
+
+    def exited(self, exits: list[Exit]) -> None: ...
+
+    def events_lost(self) -> None: ...
+
+    def mounts_changed(self) -> None: ...

@@ -1,0 +1,171 @@
+"""
+Brings the lists of the checks up to what a deployment changed, and to nothing else: see docs/deployments.md.
+
+    python -m mender_monitor_py.rebaseline EVIDENCE
+
+EVIDENCE is a file of JSON: deployed.Evidence, and the *device* of the root file system before. The watcher
+has it run outside its sandbox, which may write no list. Prints a line of JSON for each list, for the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mender_monitor_py import baseline
+from mender_monitor_py.catalog import Catalog
+from mender_monitor_py.configuration import load_settings
+from mender_monitor_py.ctl.lists import Kept
+from mender_monitor_py.deployed import SLACK_S, Content, Evidence, Packaged, packaged_md5
+from mender_monitor_py.errors import MonitorError
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.model import CheckId
+from mender_monitor_py.paths import Paths
+from mender_monitor_py.subsystems.expected import Baselined
+
+DPKG = "var/lib/dpkg"
+_CHUNK = 1024 * 1024
+
+
+class Deployed:
+    """Which files of this device a deployment changed, after *evidence*."""
+
+    def __init__(self, evidence: Evidence, paths: Paths) -> None:
+        self._evidence = evidence
+        self._packages = list(_changed_packages(paths.root / DPKG, evidence))
+        self._installed = _modified(paths.root / DPKG / "status")
+        self._known: dict[str, str] = {}
+
+    def explains(self, path: str) -> str:
+        """Why the file at *path* is the deployment's; empty: it is not."""
+        if path not in self._known:
+            self._known[path] = self._judge(path)
+        return self._known[path]
+
+    def _judge(self, path: str) -> str:
+        try:
+            content = _content(path)
+        except OSError:
+            return ""
+        return self._evidence.explains(path, content, self._packaged(path))
+
+    def _packaged(self, path: str) -> Packaged | None:
+        real = os.path.realpath(path)
+        # dpkg knows files by the names in the package; /bin and /lib are links to /usr on most systems.
+        names = frozenset({path, real, real.removeprefix("/usr")})
+        found = (packaged_md5(files, sums, names) for files, sums in self._packages)
+        md5 = next(filter(None, found), "")
+        return Packaged(md5, self._installed) if md5 else None
+
+
+def main() -> int:
+    """The program."""
+    paths = Paths.from_environment()
+    given = json.loads(Path(sys.argv[1]).read_text())
+    device_before = given.pop("device")
+    deployed = Deployed(evidence := Evidence.from_json(given), paths)
+    catalog = Catalog(paths, load_settings(paths)[0])
+    for check in catalog.enabled():
+        try:
+            told = _follow(check, catalog, paths, deployed, evidence, device_before)
+        except MonitorError as error:
+            told = {"check": str(check), "problem": str(error)}
+        if told:
+            print(json.dumps(told), flush=True)  # noqa: T201 - this is its answer
+    return 0
+
+
+def _follow(
+    name: CheckId,
+    catalog: Catalog,
+    paths: Paths,
+    deployed: Deployed,
+    evidence: Evidence,
+    device_before: str,
+) -> dict[str, Any] | None:
+    """Bring one list up to date; what to tell of it. Raises MonitorError."""
+    check = catalog.build(catalog.load_now(name))
+    if not isinstance(check, Baselined) or not check.follows_deployments:
+        return None
+    kept = Kept(check, paths)
+    if kept.data is None:
+        return None
+    if kept.keys:
+        return {"check": str(name), "problem": "the list is signed: the artifact has to bring the new one"}
+    if evidence.image and _device(kept.path) == evidence.image != device_before:
+        return {"check": str(name), "problem": "the list came with the new root file system"}
+    entries = [*kept.listing().entries, *check.inline]
+    since = 0.0 if evidence.image else evidence.began - SLACK_S
+    things = asyncio.run(_survey(kept.host, check, entries, since))
+    rows = [
+        thing.row
+        for thing in things
+        if not any(entry.allows(thing) for entry in entries)
+        and deployed.explains(check.file_of(kept.host, thing))
+    ]
+    data = baseline.followed(
+        str(name),
+        kept.data,
+        rows,
+        lambda row, entry: kept.replaced_by(row)(entry),
+        kept.trusted_serial,
+        check.order,
+    )
+    if data == kept.data:
+        return None
+    kept.write(data)
+    return {"check": str(name), "rows": rows}
+
+
+async def _survey(host: Host, check: Baselined[Any, Any], entries: list[Any], since: float) -> list[Any]:
+    try:
+        return await check.survey_since(host, entries, since)
+    finally:
+        await host.aclose()
+
+
+def _content(path: str) -> Content:
+    """The file at *path* as it is now. Raises OSError."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        while data := file.read(_CHUNK):
+            sha256.update(data)
+            md5.update(data)
+        again = os.fstat(descriptor)
+    if (status.st_ctime_ns, status.st_size) != (again.st_ctime_ns, again.st_size):
+        raise OSError("it is being written")
+    # A link that leads to another file by now was changed when it was made.
+    changed = max(status.st_ctime, os.lstat(path).st_ctime)
+    return Content(sha256.hexdigest(), md5.hexdigest(), status.st_mode & 0o7777, changed, str(status.st_dev))
+
+
+def _changed_packages(dpkg: Path, evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """The lists of files and of MD5 sums of the packages that dpkg installed meanwhile."""
+    for files in sorted(dpkg.glob("info/*.list")):
+        with suppress(OSError, UnicodeDecodeError):
+            if evidence.within(files.stat().st_ctime):
+                yield files.read_text("utf-8"), files.with_suffix(".md5sums").read_text("utf-8")
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _device(path: Path) -> str:
+    return str(path.stat().st_dev)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""Findings while the update client installs: held back over whatever happens, and then judged."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mender_monitor_py import holding
+from mender_monitor_py.alertstate import Limits
+from mender_monitor_py.hold import Hold
+from mender_monitor_py.holding import META, Holding
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Line, Observation, Stamp, Subject
+from mender_monitor_py.outbox import Limits as OutboxLimits
+from mender_monitor_py.outbox import Outbox
+from mender_monitor_py.quiet import Quiet
+from mender_monitor_py.recorder import CheckReport, Recorder
+from tests.fakes.update_files import UpdateFiles
+
+SOON = 30.0
+PORTS, LOGIN, DEPLOYMENT = CheckId("ports", "all"), CheckId("login", "root"), CheckId("deployment", "x")
+PORT = Observation(CRITICAL, "Unexpected open port tcp/1", Subject("tcp/1 nc", "ports", "open"), key="tcp/1")
+CLOSED = replace(PORT, level=OK)
+ENTERED = Observation(
+    CRITICAL,
+    "Root login over ssh",
+    Subject("root", "login", "accepted"),
+    Details("from 10.0.0.1", line_matching=Line(7, "Accepted password")),
+    event=True,
+)
+FAILED = Observation(CRITICAL, "Deployment failed", Subject("release-2", "deployment", "failed"))
+
+
+class ShiftedClock(Clock):
+    """A clock in a boot of the test's choice, *ahead* seconds from now."""
+
+    def __init__(self, boot: str = "boot-1", ahead: float = 0.0) -> None:
+        super().__init__()
+        self.boot, self.ahead = boot, ahead
+
+    def boottime(self) -> float:
+        return super().boottime() + self.ahead
+
+    def now(self) -> Stamp:
+        now = super().now()
+        return replace(now, boot_id=self.boot, wall=now.wall + self.ahead)
+
+
+class Run:
+    """A run of the part of the daemon that holds findings."""
+
+    def __init__(self, paths: Any, clock: Clock | None = None, grace: float = 1800.0) -> None:
+        self.clock = clock or ShiftedClock()
+        self.host = Host(paths, self.clock)
+        self.outbox = Outbox(paths.outbox, OutboxLimits(), self.clock)
+        self.recorder = Recorder(self.outbox, self.clock, Limits(60, 8), lambda: None, lambda: None)
+        self.recorder.load()
+        self.holding = Holding(self.host, self.outbox, self.recorder.run_in_worker, grace, self._changed)
+        self.holding.start()
+        self._changed()
+
+    def check(self, check: CheckId, expires_after: float | None = None) -> CheckReport:
+        return self.recorder.start(check, expires_after)
+
+    def alerts(self) -> list[tuple[str, str]]:
+        return [(record.alert.level, record.alert.name) for record in self.outbox.records()]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(SOON):
+            while not condition():
+                await asyncio.sleep(0.02)  # other things than the recorder are waited for, too
+
+    def _changed(self) -> None:
+        self.recorder.set_quiet(Quiet(held=self.holding.held))
+
+    async def end(self, *, crash: bool = False) -> None:
+        await self.recorder.run_in_worker(lambda: None)
+        await self.holding.aclose()
+        if crash:  # nothing gets to the disk any more
+            self.outbox.commit = lambda changes: None  # type: ignore[method-assign]
+        else:
+            self.holding.settle()
+        await self.recorder.close()
+        await self.host.aclose()
+        self.outbox.close()
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "SETTLE_S", 0.1)
+
+
+@pytest.fixture
+def client(paths: Any) -> UpdateFiles:
+    paths.run.mkdir(parents=True, exist_ok=True)
+    return UpdateFiles(paths.mender)
+
+
+@asynccontextmanager
+async def running(paths: Any, **options: Any) -> AsyncIterator[Run]:
+    run = Run(paths, **options)
+    try:
+        yield run
+    finally:
+        await run.end()
+
+
+def install(client: UpdateFiles, deployment: str = "d-1") -> None:
+    client.begin(deployment)
+    client.phase("update-install")
+
+
+def commit(client: UpdateFiles) -> None:
+    client.phase("update-commit")
+    client.end(success=True, artifact="release-2")
+
+
+def test_what_is_gone_by_the_end_is_not_told(paths: Any, client: UpdateFiles) -> None:
+    """
+    A service that the deployment stops and starts, a port that it opens and closes: nothing is told.
+    """
+
+    async def story() -> None:
+        async with running(paths) as run:
+            ports = run.check(PORTS)
+            install(client)
+            await run.until(lambda: run.holding.held)
+            shown = run.holding.status()
+            assert shown is not None and shown["artifact"] == "release-2" and shown["outcome"] == ""
+            ports.observe(PORT)
+            ports.observe(CLOSED)
+            commit(client)
+            await run.until(lambda: not run.holding.held)
+            assert run.alerts() == []
+            ports.observe(PORT)
+            await run.until(run.alerts)
+            assert run.alerts() == [(CRITICAL, PORT.name)]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("success", [True, False])
+def test_what_is_still_so_is_told_with_its_own_time(paths: Any, client: UpdateFiles, success: bool) -> None:
+    """
+    After a commit and after a rollback: a finding that is left is told, with the time at which it began; a
+    login too, with its line, though its expiration has passed; what was CRITICAL before is not told again.
+    """
+
+    async def story() -> None:
+        clock = ShiftedClock()
+        async with running(paths, clock=clock) as run:
+            ports, login = run.check(PORTS), run.check(LOGIN, 60)
+            before = replace(PORT, name="Unexpected open port tcp/2", key="tcp/2")
+            ports.observe(before)
+            await run.until(run.alerts)
+            install(client)
+            await run.until(lambda: run.holding.held)
+            ports.observe(before)
+            ports.observe(PORT)
+            login.observe(ENTERED)
+            run.check(DEPLOYMENT).observe(FAILED)
+            began = clock.now().wall
+            clock.ahead = 300
+            if success:
+                commit(client)
+            else:
+                client.phase("rollback")
+                client.end(success=False)
+            await run.until(lambda: not run.holding.held and len(run.alerts()) >= 5)
+            first, at_once, *held = run.outbox.records()
+            assert (first.alert.name, at_once.alert.name) == (before.name, FAILED.name)
+            told = {(one.alert.level, one.alert.name): one for one in held}
+            assert sorted(told) == sorted(
+                [(CRITICAL, PORT.name), (CRITICAL, ENTERED.name), (OK, ENTERED.name)]
+            )
+            assert abs(told[CRITICAL, PORT.name].at.wall - began) < 5
+            assert told[CRITICAL, ENTERED.name].alert.details == ENTERED.details
+            assert abs(told[CRITICAL, ENTERED.name].at.wall - began) < 5
+            assert told[OK, ENTERED.name].at.wall > began + 200
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("crash", [True, False])
+@pytest.mark.parametrize("boot", ["boot-1", "boot-2"])
+@pytest.mark.parametrize("ends", ["meanwhile", "later"])
+def test_it_goes_on_over_a_restart_and_a_reboot(
+    paths: Any, client: UpdateFiles, crash: bool, boot: str, ends: str
+) -> None:
+    """
+    The daemon ends, or dies, or the device reboots: what is held is there afterwards, and is told at the end,
+    also if that came while nobody looked.
+    """
+
+    async def story() -> None:
+        run = Run(paths)
+        install(client)
+        await run.until(lambda: run.holding.held)
+        run.check(PORTS).observe(PORT)
+        await run.recorder.run_in_worker(lambda: None)
+        await asyncio.sleep(0.1)  # the transaction that nobody waits for
+        began = run.clock.now().wall
+        await run.end(crash=crash)
+        if ends == "meanwhile":
+            commit(client)
+        async with running(paths, clock=ShiftedClock(boot, 60)) as after:
+            after.check(PORTS).observe(PORT)
+            assert after.holding.held and after.alerts() == []
+            if ends == "later":
+                await asyncio.sleep(0.1)
+                assert after.alerts() == []
+                commit(client)
+            await after.until(after.alerts)
+            (told,) = after.outbox.records()
+            assert told.alert.name == PORT.name and abs(told.at.wall - began) < 5
+
+    asyncio.run(story())
+
+
+def test_a_deployment_that_does_not_end_holds_nothing_for_ever(paths: Any, client: UpdateFiles) -> None:
+    """
+    After DEPLOYMENT_GRACE all is told, and what is new at once, though the deployment goes on; also after a
+    restart.
+    """
+
+    async def story() -> None:
+        async with running(paths, grace=0.5) as run:
+            install(client)
+            await run.until(lambda: run.holding.held)
+            run.check(PORTS).observe(PORT)
+            await run.until(run.alerts)
+            assert run.alerts() == [(CRITICAL, PORT.name)] and not run.holding.held
+            client.phase("reboot")
+            run.check(LOGIN).observe(ENTERED)
+            await run.until(lambda: len(run.alerts()) == 2)
+        async with running(paths, grace=1800) as run:
+            assert not run.holding.held
+            commit(client)
+            await run.until(lambda: run.outbox.meta(META) == "")
+
+    asyncio.run(story())
+
+
+def test_a_download_holds_nothing_back(paths: Any, client: UpdateFiles) -> None:
+    """
+    Before the device is changed findings are told; a deployment that fails there is none that holds.
+    """
+
+    async def story() -> None:
+        async with running(paths) as run:
+            client.begin("d-1")
+            await run.until(lambda: run.host.updates.current is not None)
+            run.check(PORTS).observe(PORT)
+            await run.until(run.alerts)
+            client.end(success=False, failed_in="update-fetch")
+            assert not run.holding.held
+
+    asyncio.run(story())
+
+
+def test_another_deployment_right_behind_goes_on_holding(paths: Any, client: UpdateFiles) -> None:
+    """
+    What the first one has left is told when the second one has ended.
+    """
+
+    async def story() -> None:
+        async with running(paths) as run:
+            install(client)
+            await run.until(lambda: run.holding.held)
+            run.check(PORTS).observe(PORT)
+            commit(client)
+            install(client, "d-2")
+            await run.until(lambda: (run.holding.status() or {}).get("deployment") == "d-2")
+            await asyncio.sleep(0.3)
+            assert run.alerts() == []
+            client.end(success=False)
+            await run.until(run.alerts)
+
+    asyncio.run(story())
+
+
+def test_no_grace_is_no_hold(paths: Any, client: UpdateFiles) -> None:
+    """
+    DEPLOYMENT_GRACE=0: everything is told at once.
+    """
+
+    async def story() -> None:
+        async with running(paths, grace=0) as run:
+            install(client)
+            await run.until(lambda: run.host.updates.current is not None)
+            run.check(PORTS).observe(PORT)
+            await run.until(run.alerts)
+
+    asyncio.run(story())
+
+
+def test_a_device_that_boots_again_and_again_is_heard() -> None:
+    """
+    Without a clock that is set a hold lasts for some boots, not for ever.
+    """
+    hold = Hold("d-1", "a", "b", Stamp("boot-0", 10.0, 0.0, False), "1")
+    boots = 0
+    while hold.left(1800, Stamp(f"boot-{boots}", 20.0, 0.0, False)):
+        boots += 1
+        hold = replace(hold.resumed(Stamp(f"boot-{boots}", 5.0, 0.0, False)))
+        assert boots < 10
+    assert boots == 5
+
+
+def test_the_payload_is_read_with_all_in_it(tmp_path: Path) -> None:
+    """
+    A file, and a compressed archive with a set-uid program in it; the file may be gone by then.
+    """
+    import hashlib
+    import json
+    import sys
+
+    (tmp_path / "tool").write_bytes(b"tool")
+    (tmp_path / "tool").chmod(0o4755)
+    subprocess.run(
+        ["tar", "-C", tmp_path, "-czf", tmp_path / "a.tar.gz", "tool"], check=True, capture_output=True
+    )
+    (tmp_path / "plain").write_bytes(b"plain")
+    files = [str(tmp_path / "a.tar.gz"), str(tmp_path / "plain"), str(tmp_path / "none")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mender_monitor_py.payload"],
+        input=json.dumps({"files": files}).encode() + b"\n",
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    found = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert found[hashlib.sha256(b"tool").hexdigest()] & 0o4000
+    assert hashlib.sha256(b"plain").hexdigest() in found and len(found) == 3

@@ -1,0 +1,151 @@
+"""Whatever is observed, silenced, held and interrupted, the server ends up knowing what is the case."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mender_monitor_py.alertstate import Limits
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.model import CRITICAL, OK, CheckId, Observation, Stamp, Subject
+from mender_monitor_py.outbox import Changes
+from mender_monitor_py.quiet import Quiet
+from mender_monitor_py.recorder import CheckReport, Recorder
+
+CHECK = CheckId("ports", "all")
+EXPIRES = 30.0
+KEYS = ("lasting", "event")
+
+STEPS = st.one_of(
+    st.tuples(st.just("see"), st.sampled_from(KEYS), st.booleans()),
+    st.tuples(st.just("wait"), st.sampled_from([1.0, 20.0, 100.0])),
+    st.tuples(st.sampled_from(["silence", "speak", "hold", "release"])),
+    st.tuples(st.just("restart"), st.booleans()),
+)
+
+
+class Kept:
+    """A store that forgets nothing."""
+
+    def __init__(self) -> None:
+        self.alerts: list[tuple[str, str]] = []
+        self._states: dict[tuple[CheckId, str], str] = {}
+
+    def commit(self, changes: Changes) -> None:
+        self.alerts += [(alert.name, alert.level) for alert, _ in changes.alerts]
+        for place, state in changes.states.items():
+            if state is None:
+                self._states.pop(place, None)
+            else:
+                self._states[place] = state
+
+    def states(self) -> Mapping[tuple[CheckId, str], str]:
+        return dict(self._states)
+
+    def memories(self) -> Mapping[CheckId, str]:
+        return {}
+
+
+class GivenClock(Clock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stamp = Stamp("boot-0", 1000.0, 1_800_000_000.0, True)
+
+    def boottime(self) -> float:
+        return self.stamp.boottime
+
+    def now(self) -> Stamp:
+        return self.stamp
+
+
+class World:
+    """A device: what it does, what is the case, and what the server was told."""
+
+    def __init__(self) -> None:
+        self.clock, self.store = GivenClock(), Kept()
+        self.quiet = Quiet()
+        self.bad = dict.fromkeys(KEYS, False)
+        self.due: set[str] = set()  # what has to be told at some time
+        self._start()
+
+    async def do(self, step: tuple[object, ...]) -> None:
+        match step:
+            case ("see", str(key), bool(bad)):
+                self._see(key, bad)
+            case ("wait", float(seconds)):
+                now = self.clock.stamp
+                self.clock.stamp = replace(now, boottime=now.boottime + seconds, wall=now.wall + seconds)
+            case ("silence",):
+                self.quiet = replace(self.quiet, everything=self.clock.boottime() + 1000)
+            case ("speak",):
+                self.quiet = replace(self.quiet, everything=0.0)
+            case ("hold",):
+                self.quiet = replace(self.quiet, held=True)
+            case ("release",):
+                self.quiet = replace(self.quiet, held=False)
+            case ("restart", bool(reboot)):
+                await self._restart(reboot)
+        self.recorder.set_quiet(self.quiet)
+
+    def _see(self, key: str, bad: bool) -> None:
+        event = key == "event"
+        if event and not bad:
+            return  # an event does not end by being seen
+        self.bad[key] = bad
+        if event:
+            self.due.add(key)
+        level = CRITICAL if bad else OK
+        self.report.observe(Observation(level, key, Subject(key, "test", level), key=key, event=event))
+
+    async def _restart(self, reboot: bool) -> None:
+        for _ in range(5):  # what was decided gets to the disk
+            await self.recorder.run_in_worker(lambda: None)
+            await asyncio.sleep(0)
+        await self.recorder.close()
+        if reboot:
+            now = self.clock.stamp
+            left = self.quiet.everything - now.boottime
+            self.clock.stamp = replace(now, boot_id=now.boot_id + "+", boottime=50.0, wall=now.wall + 60)
+            self.quiet = replace(self.quiet, everything=50.0 + left if left > 0 else 0.0)
+        self._start()
+
+    def _start(self) -> None:
+        self.recorder = Recorder(
+            self.store, self.clock, Limits(60, 1000), queued=lambda: None, changed=lambda: None
+        )
+        self.recorder.load()
+        self.recorder.set_quiet(self.quiet)
+        self.report: CheckReport = self.recorder.start(CHECK, EXPIRES)
+
+    async def end(self) -> None:
+        """All is quiet at last."""
+        for step in (("release",), ("speak",), ("wait", 100.0), ("wait", 100.0)):
+            await self.do(step)
+        await self.recorder.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS, max_size=25))
+def test_the_server_ends_up_knowing_what_is_the_case(steps: list[tuple[object, ...]]) -> None:
+    """
+    The last alert of each finding is what it is; two in a row are never the same; and no event is left out.
+    """
+
+    async def story() -> World:
+        world = World()
+        for step in steps:
+            await world.do(step)
+        await world.end()
+        return world
+
+    world = asyncio.run(story())
+    for key in KEYS:
+        told = [level for name, level in world.store.alerts if name == key]
+        wanted = CRITICAL if world.bad[key] and key == "lasting" else OK
+        assert (told or [OK])[-1] == wanted
+        assert all(one != other for one, other in zip(["OK", *told], told, strict=False))
+        assert key not in world.due or CRITICAL in told

@@ -1,0 +1,148 @@
+"""The lists after a deployment: they have what it changed, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mender_monitor_py.deployed import Evidence
+from mender_monitor_py.paths import ROOT_VARIABLE
+from tests.fakes.monitor import PROJECT
+
+NEW, OLD = b"#!/bin/sh\necho new\n", b"#!/bin/sh\necho old\n"
+
+
+class Place:
+    """A device with a check of executables and a list of what they were."""
+
+    def __init__(self, paths: Any, folder: Path) -> None:
+        self.paths = paths
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.list = paths.baseline_d / "integrity_app.list"
+        for name in ("enabled", "available"):
+            (paths.monitor_d / name).mkdir(parents=True, exist_ok=True)
+        check = paths.monitor_d / "enabled/integrity_app.sh"
+        check.write_text(f"INTEGRITY_FILES='{self.bin}/*'\n")
+
+    def put(self, name: str, content: bytes, mode: int = 0o755) -> Path:
+        file = self.bin / name
+        file.unlink(missing_ok=True)
+        file.write_bytes(content)
+        file.chmod(mode)
+        return file
+
+    def learn(self) -> None:
+        self._run(
+            "-c", "from mender_monitor_py.ctl import main; main()", "baseline", "learn", "integrity", "app"
+        )
+        text = self.list.read_text()
+        self.list.write_text(text.replace("# serial: 1\n", "# serial: 1\n# ours since May\n"))
+
+    def rebaseline(self, **more: Any) -> list[dict[str, Any]]:
+        evidence = Evidence(**{"began": time.time() - 1000, "ended": time.time(), **more})
+        file = self.paths.root / "evidence.json"
+        file.write_text(json.dumps({**evidence.to_json(), "device": str(Path("/").stat().st_dev)}))
+        done = self._run("-m", "mender_monitor_py.rebaseline", str(file))
+        return [json.loads(line) for line in done.splitlines()]
+
+    def rows(self) -> dict[str, str]:
+        """The content that the list expects of each file."""
+        lines = [line.split() for line in self.list.read_text().splitlines() if not line.startswith("#")]
+        return {Path(fields[5]).name: fields[0] for fields in lines}
+
+    def _run(self, *arguments: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT), ROOT_VARIABLE: str(self.paths.root)}
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout
+
+
+@pytest.fixture
+def place(paths: Any, tmp_path: Path) -> Place:
+    made = Place(paths, tmp_path)
+    for name in ("app", "tool"):
+        made.put(name, OLD)
+    made.learn()
+    return made
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_what_the_artifact_brought_is_expected_and_nothing_else(place: Place) -> None:
+    """
+    A replaced file and a new one of the artifact are taken over, as one change; comments stay. Another file
+    that was changed meanwhile, and another new one, are not.
+    """
+    place.put("app", NEW)
+    place.put("more", NEW)
+    place.put("tool", b"evil")
+    place.put("nc", b"evil too")
+    (told,) = place.rebaseline(payload={sha256(NEW): 0o755})
+    assert told["check"] == "integrity app" and len(told["rows"]) == 2
+    assert place.rows() == {"app": sha256(NEW), "more": sha256(NEW), "tool": sha256(OLD)}
+    assert "# serial: 2\n# ours since May\n" in place.list.read_text()
+    assert place.rebaseline(payload={sha256(NEW): 0o755}) == []
+
+
+def test_what_changed_before_it_began_is_still_a_finding(place: Place) -> None:
+    """
+    Though the content is the artifact's.
+    """
+    place.put("app", NEW)
+    time.sleep(0.05)
+    assert place.rebaseline(began=time.time() + 5, ended=time.time() + 9, payload={sha256(NEW): 0o755}) == []
+    assert place.rows()["app"] == sha256(OLD)
+
+
+def test_a_package_that_was_installed_counts(place: Place) -> None:
+    """
+    Its files, with the sums that dpkg has for them; not one that was changed behind the package's back.
+    """
+    place.put("app", NEW)
+    place.put("tool", b"evil")
+    info = place.paths.root / "var/lib/dpkg/info"
+    info.mkdir(parents=True)
+    (info.parent / "status").write_text("Package: app\n")
+    (info / "app.list").write_text(f"/.\n{place.bin}/app\n{place.bin}/tool\n")
+    sums = [(hashlib.md5(NEW, usedforsecurity=False).hexdigest(), name) for name in ("app", "tool")]
+    (info / "app.md5sums").write_text("".join(f"{md5}  {str(place.bin)[1:]}/{name}\n" for md5, name in sums))
+    place.rebaseline()
+    assert place.rows() == {"app": sha256(NEW), "tool": sha256(OLD)}
+
+
+def test_a_signed_list_is_never_touched(place: Place) -> None:
+    """
+    The artifact has to bring the new list with its signature: that is told.
+    """
+    place.put("app", NEW)
+    place.paths.trusted_d.mkdir(parents=True)
+    (place.paths.trusted_d / "release.pem").write_text("-----BEGIN PUBLIC KEY-----\n")
+    before = place.list.read_bytes()
+    (told,) = place.rebaseline(payload={sha256(NEW): 0o755})
+    assert "signed" in told["problem"] and place.list.read_bytes() == before
+
+
+def test_a_list_that_came_with_the_image_wins(place: Place) -> None:
+    """
+    On a new root file system the list in it counts; one of the data partition is brought up to the image.
+    """
+    place.put("app", NEW)
+    device = str(place.list.stat().st_dev)
+    later = {"image": device, "booted": time.time() + 60}
+    evidence = Evidence(time.time() - 10, time.time(), **later)  # type: ignore[arg-type]
+    file = place.paths.root / "evidence.json"
+    file.write_text(json.dumps({**evidence.to_json(), "device": "of another slot"}))
+    told = json.loads(place._run("-m", "mender_monitor_py.rebaseline", str(file)))
+    assert "new root file system" in told["problem"]

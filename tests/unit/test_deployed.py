@@ -1,0 +1,69 @@
+"""Which files are a deployment's, and which are somebody else's."""
+
+import pytest
+
+from mender_monitor_py.deployed import Content, Evidence, Packaged, packaged_md5
+
+BEGAN, ENDED = 1000.0, 1100.0
+GIVEN, OTHER = "aa" * 32, "bb" * 32
+FILE = Content(sha256=GIVEN, md5="m", mode=0o755, changed=1050.0, device="8")
+PAYLOAD = Evidence(BEGAN, ENDED, payload={GIVEN: 0o755, OTHER: 0o4755})
+WRITER = Evidence(BEGAN, ENDED, written=frozenset({"/x", "/both"}), others=frozenset({"/both"}))
+IMAGE = Evidence(BEGAN, ENDED, image="9", booted=1060.0)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "path", "now", "packaged", "why"),
+    [
+        (PAYLOAD, "/x", FILE, None, "of the artifact"),
+        (PAYLOAD, "/x", FILE._replace(sha256="cc" * 32), None, ""),
+        (PAYLOAD, "/x", FILE._replace(changed=990.0), None, ""),
+        (PAYLOAD, "/x", FILE._replace(changed=1110.0), None, ""),
+        # The bit is somebody else's, unless the artifact has it too.
+        (PAYLOAD, "/x", FILE._replace(mode=0o4755), None, ""),
+        (PAYLOAD, "/x", FILE._replace(mode=0o4755, sha256=OTHER), None, "of the artifact"),
+        (PAYLOAD, "/x", FILE._replace(mode=0o6755, sha256=OTHER), None, ""),
+        (Evidence(BEGAN, ENDED), "/x", FILE, Packaged("m", 1060.0), "of a package"),
+        (Evidence(BEGAN, ENDED), "/x", FILE, Packaged("n", 1060.0), ""),
+        (Evidence(BEGAN, ENDED), "/x", FILE._replace(mode=0o4755), Packaged("m", 1060.0), "of a package"),
+        (Evidence(BEGAN, ENDED), "/x", FILE._replace(mode=0o4755), Packaged("m", 1040.0), ""),
+        (WRITER, "/x", FILE, None, "written by the update client"),
+        (WRITER, "/both", FILE, None, ""),
+        (WRITER, "/x", FILE._replace(changed=990.0), None, ""),
+        (WRITER, "/y", FILE, None, ""),
+        # What came with the image was there when it was started; what is on another file system did not come.
+        (IMAGE, "/x", FILE._replace(device="9", changed=10.0), None, "of the image"),
+        (IMAGE, "/x", FILE._replace(device="9", changed=1070.0), None, ""),
+        (IMAGE, "/x", FILE._replace(device="8", changed=10.0), None, ""),
+    ],
+)
+def test_the_rule(evidence, path, now, packaged, why):
+    """
+    Changed meanwhile, and by the artifact's content, a package's, or the update client's own processes.
+    """
+    assert evidence.explains(path, now, packaged) == why
+
+
+def test_evidence_is_written_and_read():
+    """
+    The process that brings the lists up to date judges by what the watcher knew.
+    """
+    for one in (PAYLOAD, WRITER, IMAGE):
+        assert Evidence.from_json(one.to_json()) == one
+
+
+@pytest.mark.parametrize(
+    ("names", "md5"),
+    [
+        ({"/usr/bin/a"}, "0" * 32),
+        ({"/usr/bin/b"}, ""),  # a file without a sum: of the configuration
+        ({"/usr/bin/c"}, ""),
+        ({"/bin/a", "/usr/bin/a"}, "0" * 32),
+    ],
+)
+def test_what_dpkg_says(names, md5):
+    """
+    Only a file that the package has, with the sum that it has for it.
+    """
+    sums = f"{'0' * 32}  usr/bin/a\n{'1' * 32}  usr/bin/c\n"
+    assert packaged_md5("/.\n/usr\n/usr/bin/a\n/usr/bin/b\n", sums, frozenset(names)) == md5
