@@ -11,6 +11,7 @@ import pytest
 
 from tests.system.device import Device, tell
 from tests.system.product import Site, site
+from tests.system.vm import Vm, unavailable
 
 HERE = Path(__file__).parent
 # Each of these takes minutes: they begin first, and the others run beside them.
@@ -50,3 +51,12 @@ def beside_client(tmp_path: Path) -> Iterator[Site]:
     """A device of its own, beside Debian's update client, which has the token."""
     with site(tmp_path, update_client=True) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
+    """A virtual machine with systemd, booted once by each process of tests. Leave it as it was."""
+    if reason := unavailable():
+        pytest.skip(reason)
+    with Vm(tmp_path_factory.mktemp("share"), init="systemd") as vm:
+        yield vm

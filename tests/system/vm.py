@@ -56,7 +56,7 @@ class Vm:
     """
 
     def __init__(self, share: Path, *, init: Literal["plain", "systemd"] = "plain") -> None:
-        self._share = share
+        self.share = share
         self._init = init
         self._folder = Path()
         self._qemu: subprocess.Popen[bytes] | None = None
@@ -120,7 +120,7 @@ class Vm:
             "-serial", f"file:{self._folder}/console",
             "-kernel", f"{image}/vmlinuz", "-initrd", f"{image}/initrd.gz", "-append", words,
             "-drive", f"file={image}/root.ext4,if=virtio,format=raw,snapshot=on",
-            "-virtfs", f"local,path={self._share},mount_tag=host,security_model=none",
+            "-virtfs", f"local,path={self.share},mount_tag=host,security_model=none",
             "-chardev", f"socket,id=agent,fd={theirs.fileno()}",
             "-device", "virtio-serial", "-device", "virtserialport,chardev=agent",
         ]  # fmt: skip
