@@ -9,12 +9,14 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from mender_monitor_py.receiver import auth, page, validation
 from mender_monitor_py.receiver.auth import Claims, ForgedError
+from mender_monitor_py.receiver.deployments import Deployments
 from mender_monitor_py.receiver.faults import DARK, HANG, LOST, REFUSE, SLOW, Fault, Faults
 from mender_monitor_py.receiver.store import Received, Store
 from mender_monitor_py.receiver.validation import InvalidError
@@ -33,7 +35,8 @@ class Options:
     How the receiver judges devices.
 
     *token*: the only one accepted, as of one device; empty: the ones it gave out. *open_to_all*: none is
-    asked for. *token_seconds* is how long a token is good for.
+    asked for. *token_seconds* is how long a token is good for. *artifacts* is the folder of what can be
+    deployed.
     """
 
     token: str = ""
@@ -41,6 +44,7 @@ class Options:
     pending: bool = False
     token_seconds: float = 604_800
     limits: validation.Limits = field(default_factory=validation.Limits)
+    artifacts: Path | None = None
 
 
 class Api:
@@ -66,10 +70,9 @@ class Api:
                 web.post(f"{devices}/authentication/auth_requests", self._authenticate),
                 web.post(f"{devices}/devicemonitor/alert", self._take_alerts),
                 web.post(f"{devices}/devicemonitor/config", self._take_config),
-                # An update client beside the monitor asks for these; it is told that there is nothing.
-                web.route("*", f"{devices}/inventory/device/attributes", self._ignore),
-                web.route("*", f"{devices}/deployments/device/deployments/next", self._ignore),
-                web.route("*", "/api/devices/v2/deployments/device/deployments/next", self._ignore),
+                # An update client beside the monitor sends this; nobody looks at it.
+                web.route("*", f"{devices}/inventory/device/attributes", self._take_inventory),
+                *Deployments(self._options.artifacts, self._device).routes(),
                 web.get(f"{monitor}/alerts", self._alerts),
                 web.get(f"{monitor}/alerts/latest", self._latest),
                 web.get(f"{monitor}/config", self._config),
@@ -119,9 +122,9 @@ class Api:
         self._store.set_config(device, configs, time.time())
         return web.Response(status=204)
 
-    async def _ignore(self, request: web.Request) -> web.Response:
+    async def _take_inventory(self, request: web.Request) -> web.Response:
         self._device(request)
-        return web.Response(status=200 if "inventory" in request.path else 204)
+        return web.Response(status=200)
 
     def _device(self, request: web.Request) -> str:
         """The device that a request is of. Raises the answer to one that may not."""

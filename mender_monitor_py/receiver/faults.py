@@ -26,6 +26,8 @@ SCOPES = {
     "alert": "/api/devices/v1/devicemonitor/alert",
     "config": "/api/devices/v1/devicemonitor/config",
     "auth": "/api/devices/v1/authentication/",
+    "deployment": "/api/devices/v1/deployments/",
+    "artifact": "/artifacts/",
 }
 MAX_SECONDS = 3600.0
 

@@ -9,6 +9,7 @@ import sqlite3
 import ssl
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from aiohttp import web
 
@@ -24,6 +25,8 @@ Switches, while it runs:
   GET /devices                     the devices that asked for authentication
   PUT /devices/ID/status           {{"status": "accepted"}}, or "pending", "rejected"
   DELETE /devices/ID/tokens        revoke what the device holds
+  GET, POST /deployments           {{"artifact": "FILE", "name": "release-2", "device_types": ["pi"]}}
+  DELETE /deployments/ID           abort it
 
 Kinds of faults:
 {chr(10).join(f"  {kind:<8} {meaning}" for kind, meaning in KINDS.items())}
@@ -114,6 +117,7 @@ async def _serve(options: argparse.Namespace) -> None:
         pending=options.pending,
         token_seconds=options.token_seconds,
         limits=limits,
+        artifacts=Path(options.artifacts) if options.artifacts else None,
     )
     api = Api(store, judged, _print if options.print else lambda received: None)
     if options.fault:
@@ -180,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=8080, help="port to listen on; 0: a free one, which is printed (8080)")
     add("--socket", default="", metavar="FILE", help="Unix socket to listen on as well; no fault closes it")
     add("--database", default="", metavar="FILE", help="SQLite file to keep everything in (memory)")
+    add("--artifacts", default="", metavar="FOLDER", help="files that can be deployed to an update client")
     add("--print", action="store_true", help="print a line for each alert")
     add("--max-alerts", type=_above_zero, default=10_000, metavar="N", help="how many are kept (10000)")
     add("--max-records", type=_above_zero, default=MAX_RECORDS, metavar="N",

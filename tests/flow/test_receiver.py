@@ -416,3 +416,77 @@ def test_a_wrong_option_is_told_in_one_line(options: list[str], reason: str) -> 
     assert ended.returncode
     assert reason in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
+
+
+NEXT = "/api/devices/v2/deployments/device/deployments/next"
+OF_DEVICE = "/api/devices/v1/deployments/device/deployments"
+
+
+@pytest.fixture
+def deploying(tmp_path: Path):
+    """A receiver with one artifact."""
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+    (artifacts / "release-2.mender").write_bytes(b"an artifact" * 1000)
+    (tmp_path / "secret").write_text("secret")
+    with ReceiverProcess(tmp_path, "--open", "--artifacts", str(artifacts)) as process:
+        yield process
+
+
+def deploy(receiver: ReceiverProcess) -> str:
+    wanted = {"artifact": "release-2.mender", "name": "release-2", "device_types": ["test"]}
+    answer = receiver.request("POST", "/deployments", wanted)
+    return str(answer["id"])
+
+
+def test_a_deployment_from_offer_to_log(deploying) -> None:
+    """As an update client goes through it: asked for, downloaded, reported, its log sent."""
+    assert call(deploying.url + NEXT, {})[0] == 204
+    deployment = deploy(deploying)
+    for method, path, body in (("POST", NEXT, {}), ("GET", f"{OF_DEVICE}/next?artifact_name=x", None)):
+        status, offer, _ = call(deploying.url + path, body, method=method)
+        assert (status, offer["id"]) == (200, deployment)
+    assert offer["artifact"]["artifact_name"] == "release-2"
+    assert offer["artifact"]["device_types_compatible"] == ["test"]
+    with urllib.request.urlopen(offer["artifact"]["source"]["uri"], timeout=30) as answer:
+        assert answer.read() == b"an artifact" * 1000
+    one = f"{deploying.url}{OF_DEVICE}/{deployment}"
+    for state in ("downloading", "installing", "failure"):
+        assert call(f"{one}/status", {"status": state}, method="PUT")[0] == 204
+    messages = [{"timestamp": "2026-01-31T12:00:00Z", "level": "error", "message": "no space"}]
+    assert call(f"{one}/log", {"messages": messages}, method="PUT")[0] == 204
+    assert call(deploying.url + NEXT, {})[0] == 204
+    (listed,) = deploying.request("GET", "/deployments")
+    assert listed["statuses"] == ["downloading", "installing", "failure"]
+    assert listed["log"] == messages
+
+
+def test_a_deployment_that_is_aborted(deploying) -> None:
+    deployment = deploy(deploying)
+    assert call(deploying.url + NEXT, {})[0] == 200
+    deploying.request("DELETE", f"/deployments/{deployment}")
+    status = call(f"{deploying.url}{OF_DEVICE}/{deployment}/status", {"status": "installing"}, method="PUT")[
+        0
+    ]
+    assert status == 409
+    assert call(deploying.url + NEXT, {})[0] == 204
+
+
+@pytest.mark.parametrize("path", ["../secret", "..%2fsecret", "%2e%2e%2fsecret", "absent", "."])
+def test_only_artifacts_are_served(deploying, path) -> None:
+    assert call(f"{deploying.url}/artifacts/{path}", method="GET")[0] == 404
+    with pytest.raises(AssertionError, match="404"):
+        deploying.request("POST", "/deployments", {"artifact": path, "name": "x"})
+
+
+def test_a_download_that_fails(deploying) -> None:
+    deploying.fault("status", to="artifact", status=503, requests=1)
+    address = f"{deploying.url}/artifacts/release-2.mender"
+    assert call(address, method="GET")[0] == 503
+    assert call(address, method="GET")[0] == 200
+
+
+@pytest.mark.parametrize("value", [[], {"artifact": "release-2.mender"}, {"name": "x"}, {"nonsense": 1}])
+def test_what_is_no_deployment(deploying, value) -> None:
+    with pytest.raises(AssertionError, match="400"):
+        deploying.request("POST", "/deployments", value)
