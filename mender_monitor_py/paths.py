@@ -70,6 +70,11 @@ class Paths:
         return self.state / "outbox.db"
 
     @property
+    def deployment_spool(self) -> Path:
+        """Where the state scripts of deployments leave what they saw, whichever slot they run on."""
+        return self.state / "deployment.d"
+
+    @property
     def trusted(self) -> Path:
         """The signed lists that were trusted last."""
         return self.state / "trusted"

@@ -69,12 +69,14 @@ class Change:
     """
     *update* began or moved (*outcome* None), or has ended: then it is as it was last.
 
-    *failed_in* is the phase in which it failed, as far as the store showed it.
+    *failed_in* is the phase in which it failed, as far as the store showed it. *failed*: it ended because it
+    failed; one by hand that had waited for a commit may have been rolled back because somebody asked for it.
     """
 
     update: Update
     outcome: Outcome | None = None
     failed_in: str = ""
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,15 @@ def outcome(seen: Seen, stored: Stored, log: DeploymentLog | None) -> Outcome:
         # It left without being committed. If it waited for somebody, that may have been asked for.
         return Outcome.ROLLED_BACK if seen.waited or seen.installed else Outcome.FAILED
     return Outcome.UNKNOWN
+
+
+def ended(seen: Seen, stored: Stored, log: DeploymentLog | None) -> Change:
+    """The end of the deployment that was *seen* last."""
+    how = outcome(seen, stored, log)
+    bad = how in (Outcome.FAILED, Outcome.ROLLED_BACK)
+    asked_for = seen.update.mode == STANDALONE and seen.waited
+    failed = how == Outcome.INCONSISTENT or seen.failed or (bad and not asked_for)
+    return Change(seen.update, how, seen.failed_in, failed and how != Outcome.COMMITTED)
 
 
 def failure(seen: Seen, log: DeploymentLog | None) -> Outcome:

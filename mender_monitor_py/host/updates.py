@@ -24,7 +24,7 @@ from mender_monitor_py.host.inotify import Inotify
 from mender_monitor_py.host.pathwatch import PathWatch
 from mender_monitor_py.model import Stamp
 from mender_monitor_py.paths import Paths
-from mender_monitor_py.updateprogress import Change, Outcome, Seen, Tree, Update, advance, outcome, same
+from mender_monitor_py.updateprogress import Change, Outcome, Seen, Tree, Update, advance, ended, same
 from mender_monitor_py.updatestate import MAX_NAME, Stored
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,11 @@ class Updates:
     def current(self) -> Update | None:
         """The deployment that runs; None when none does, or when it is not known."""
         return self._seen.update if self._seen is not None else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether no deployment runs, as far as it is known, and the end of the last one was told."""
+        return self._seen is None and self._ending is None
 
     @property
     def artifact(self) -> str:
@@ -203,7 +208,7 @@ class Updates:
             return
         timer.cancel()
         self._ending = None
-        self._tell(Change(seen.update, outcome(seen, self._stored, found), seen.failed_in))
+        self._tell(ended(seen, self._stored, found))
 
     def _tell(self, change: Change) -> None:
         for callback, _ in list(self._listeners.values()):

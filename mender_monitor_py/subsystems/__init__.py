@@ -19,6 +19,7 @@ SUBSYSTEMS = (
     "pid",
     "setuid",
     "integrity",
+    "deployment",
 )
 TEMPLATES = ("dockerevents",)
 # The original's own, whose scripts may still lie in monitor.d. For every other subsystem a user's own script

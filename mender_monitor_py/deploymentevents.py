@@ -1,0 +1,68 @@
+"""
+What a state script of ours wrote down: a small file of ``key=value`` lines in the spool, ended by ``end=1``.
+
+The scripts are shell, and run where nothing of ours may be installed; see scripts/state-scripts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mender_monitor_py.updatestate import MAX_NAME
+
+MAX_SIZE = 4096
+_NAME = re.compile(r"([A-Za-z]{1,40})_(Enter|Leave|Error)")
+_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    The client ran the script of *state* and *action*.
+
+    *mode* is ``managed`` or ``standalone``, empty when the script could not tell. *boot_id* and *boottime*
+    are the device's then, *wall* its clock.
+    """
+
+    state: str
+    action: str
+    mode: str
+    deployment: str
+    artifact: str
+    boot_id: str
+    boottime: float
+    wall: float
+
+    @property
+    def failing(self) -> bool:
+        """Whether the client runs this script only when something has failed."""
+        return self.action == "Error" or self.state == "ArtifactFailure"
+
+
+def parse(data: bytes) -> Event | None:
+    """The event in a file of the spool; None while it is not whole. Raises ValueError when it is none."""
+    if len(data) > MAX_SIZE:
+        raise ValueError("it is too long")
+    lines = data.decode(errors="replace").split("\n")
+    values = {key: value for key, _, value in (line.partition("=") for line in lines)}
+    if values.get("end") != "1":
+        return None
+    name = _NAME.match(values.get("script", ""))
+    if name is None:
+        raise ValueError("it names no state script")
+    mode = values.get("mode", "")
+    return Event(
+        state=name[1],
+        action=name[2],
+        mode=mode if mode in ("managed", "standalone") else "",
+        deployment=values.get("deployment", "")[:MAX_NAME],
+        artifact=values.get("artifact", "")[:MAX_NAME],
+        boot_id=values.get("boot", "")[:64],
+        boottime=_number(values.get("uptime", "")),
+        wall=_number(values.get("wall", "")),
+    )
+
+
+def _number(text: str) -> float:
+    return float(text) if _NUMBER.fullmatch(text) else 0.0

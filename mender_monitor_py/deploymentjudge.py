@@ -1,0 +1,184 @@
+"""
+Whether a deployment failed, where, and what became of the device.
+
+It is judged from its log, its end in the store, and what our state scripts saw. Pure. One deployment has one
+verdict, however many of these tell of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Self
+
+from mender_monitor_py.deploymentevents import Event
+from mender_monitor_py.deploymentlog import DeploymentLog, fit
+from mender_monitor_py.updateprogress import Change, Outcome, changed_device
+from mender_monitor_py.updatestate import BROKEN
+
+MOST_JUDGED = 64
+LATE_S = 5.0  # an event that comes later than this after a verdict is of another deployment
+
+_PHASES = {
+    "update-fetch": "Download", "update-store": "Download", "update-after-store": "Download_Leave",
+    "update-install": "ArtifactInstall", "reboot": "ArtifactReboot", "verify-reboot": "ArtifactReboot",
+    "after-reboot": "ArtifactReboot", "update-commit": "ArtifactCommit",
+    "update-pre-commit-status-report-retry": "ArtifactCommit", "update-after-first-commit": "ArtifactCommit",
+    "update-after-commit": "ArtifactCommit_Leave",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    A deployment *id* (empty: by hand) of *artifact* (empty: not known) is over.
+
+    *phase* is where it failed; *installed* what the client says is installed now.
+    """
+
+    success: bool
+    id: str
+    artifact: str
+    outcome: Outcome
+    phase: str = ""
+    installed: str = ""
+    lines: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """The artifact's name, else the deployment's id."""
+        return fit(self.artifact or self.id) or "unknown"
+
+    def text(self) -> str:
+        """What a person needs to judge it."""
+        where = f" in {self.phase}" if self.phase else ""
+        by = f"deployment: {self.id}" if self.id else "installed by hand (standalone)"
+        return "\n".join(
+            (f"{self.subject} was not installed: it failed{where}", by, f"then: {self._after()}")
+        )
+
+    def _after(self) -> str:
+        now = f"; {fit(self.installed)} is installed" if self.installed else ""
+        match self.outcome:
+            case Outcome.ROLLED_BACK:
+                return f"it was rolled back{now}"
+            case Outcome.FAILED:
+                return f"nothing had been changed{now}"
+            case Outcome.INCONSISTENT:
+                return f"it was not rolled back, the device needs help{now}"
+        return f"it is not known what became of the device{now}"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """
+    What is kept for the next start.
+
+    The *judged* ids, the *installed* artifact, the *last* verdict by hand, the subjects of the failures that
+    are *open*.
+
+    *fresh*: nothing is kept yet, and what lies there is history.
+    """
+
+    judged: tuple[str, ...] = ()
+    installed: str = ""
+    last: tuple[str, str, float, float] = ("", "", 0.0, 0.0)  # artifact, boot id, boottime, wall
+    open: tuple[str, ...] = ()
+    fresh: bool = field(default=False, compare=False)
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        try:
+            fields = json.loads(text)
+            judged = tuple(map(str, fields["judged"]))[-MOST_JUDGED:]
+            artifact, boot, boottime, wall = fields["last"]
+            last = str(artifact), str(boot), float(boottime), float(wall)
+            return cls(judged, str(fields["installed"]), last, tuple(map(str, fields["open"]))[-MOST_JUDGED:])
+        except (ValueError, TypeError, KeyError):
+            return cls(fresh=True)
+
+    def to_text(self) -> str:
+        fields = asdict(self)
+        del fields["fresh"]
+        return json.dumps(fields, separators=(",", ":"))
+
+    def with_judged(self, deployment: str) -> Memory:
+        judged = (*(one for one in self.judged if one != deployment), deployment)
+        return replace(self, judged=judged[-MOST_JUDGED:], fresh=False)
+
+    def with_open(self, subject: str) -> Memory:
+        subjects = (*(one for one in self.open if one != subject), subject)
+        return replace(self, open=subjects[-MOST_JUDGED:])
+
+    def is_late(self, event: Event) -> bool:
+        """Whether *event* belongs to what was judged by hand last."""
+        artifact, boot, boottime, wall = self.last
+        if event.artifact and event.artifact != artifact:
+            return False
+        if event.boot_id == boot:
+            return event.boottime <= boottime + LATE_S
+        return event.wall <= wall + LATE_S
+
+
+def by_log(deployment: str, log: DeploymentLog, seen: Change | None, installed: str) -> Verdict:
+    """The verdict of a managed deployment whose log has its end; *seen* is what the store showed of it."""
+    artifact = (seen.update.artifact if seen is not None else "") or log.artifact
+    if log.success:
+        return Verdict(True, deployment, artifact, Outcome.COMMITTED, installed=installed)
+    phase = log.phase or (seen.failed_in if seen is not None else "")
+    if not artifact and installed.endswith(BROKEN) and changed_device(phase):
+        artifact = installed.removesuffix(BROKEN)
+    if artifact and installed == artifact + BROKEN:
+        outcome = Outcome.INCONSISTENT
+    elif seen is not None and seen.outcome is not None and seen.outcome != Outcome.UNKNOWN:
+        outcome = seen.outcome
+    elif log.rolled_back or changed_device(phase):
+        outcome = Outcome.ROLLED_BACK
+    else:
+        outcome = Outcome.FAILED if phase else Outcome.UNKNOWN
+    return Verdict(False, deployment, artifact, outcome, _PHASES.get(phase, phase), installed, log.lines)
+
+
+def by_store(change: Change, installed: str) -> Verdict | None:
+    """The verdict of a managed deployment that left no log. None: it cannot be told."""
+    update = change.update
+    if change.outcome in (None, Outcome.UNKNOWN):
+        return None
+    assert change.outcome is not None
+    success = change.outcome == Outcome.COMMITTED
+    phase = "" if success else _PHASES.get(change.failed_in, change.failed_in)
+    return Verdict(success, update.id, update.artifact, change.outcome, phase, installed)
+
+
+def by_hand(change: Change | None, events: Sequence[Event], installed: str) -> Verdict | None:
+    """
+    The verdict of what somebody installed by hand: its end in the store, if that was seen, and the scripts'
+    *events*.
+
+    None: it did not fail, as far as that can be told, nor was it committed.
+    """
+    failing = [event for event in events if event.failing]
+    artifact = change.update.artifact if change is not None else ""
+    artifact = artifact or next((event.artifact for event in reversed(events) if event.artifact), "")
+    outcome = change.outcome if change is not None and change.outcome is not None else Outcome.UNKNOWN
+    if outcome == Outcome.COMMITTED:
+        return Verdict(True, "", artifact, outcome, installed=installed)
+    if not failing and not (change is not None and change.failed):
+        return None
+    phase = next((event.state for event in failing if event.action == "Error"), "")
+    phase = phase or (change.failed_in if change is not None else "")
+    downloaded = any(event.state != "Download" or event.action == "Leave" for event in events)
+    if artifact and installed == artifact + BROKEN:
+        outcome = Outcome.INCONSISTENT
+    elif phase == "Download":
+        outcome = Outcome.FAILED
+    elif downloaded:
+        outcome, phase = Outcome.ROLLED_BACK, phase or "ArtifactInstall"
+    deployment = next((event.deployment for event in events if event.deployment), "")
+    return Verdict(False, deployment, artifact, outcome, phase, installed)
+
+
+def by_name(installed: str) -> Verdict:
+    """The client calls what is installed inconsistent, and nothing else told of it."""
+    return Verdict(False, "", installed.removesuffix(BROKEN), Outcome.INCONSISTENT, installed=installed)

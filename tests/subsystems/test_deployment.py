@@ -1,0 +1,426 @@
+"""Deployments that fail, from the files that the update clients and our state scripts write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.model import CRITICAL, OK, CheckId
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems import deployment
+from mender_monitor_py.subsystems.base import Definition
+from mender_monitor_py.subsystems.deployment import FAILED, STUCK, DeploymentCheck
+from tests.fakes.judging import JudgingReport
+from tests.fakes.update_files import SECRET, UpdateFiles
+
+CHECK = CheckId("deployment", "mender")
+GENERATIONS = pytest.mark.parametrize("generation", ["go", "cpp"])
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Nothing here comes late."""
+    monkeypatch.setattr(deployment, "SETTLE_S", 0.1)
+
+
+@asynccontextmanager
+async def watched(paths, report: JudgingReport, **values: str):
+    paths.state.mkdir(parents=True, exist_ok=True)
+    host = Host(paths, Clock())
+    check = DeploymentCheck(Definition(CHECK, values), Settings())
+    task = asyncio.get_running_loop().create_task(check.run(host, report))
+    try:
+        await report.until(lambda: report.reason != "starting")
+        await moment()
+        yield host
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await host.aclose()
+
+
+async def moment() -> None:
+    """What the kernel told is taken."""
+    await asyncio.sleep(0.1)
+
+
+async def fail(
+    client: UpdateFiles, deployment: str, artifact: str = "release-2", installed: str = ""
+) -> None:
+    client.begin(deployment, artifact)
+    await moment()
+    client.phase("update-install", artifact)
+    client.log(
+        "Process returned non-zero exit status: ArtifactInstall: Process exited with status 1", "error"
+    )
+    await moment()
+    client.phase("rollback", artifact)
+    await moment()
+    client.end(success=False, artifact=installed)
+
+
+async def succeed(client: UpdateFiles, deployment: str, artifact: str) -> None:
+    client.begin(deployment, artifact)
+    await moment()
+    client.phase("update-install", artifact)
+    await moment()
+    client.end(success=True, artifact=artifact)
+
+
+def script(paths, name: str, mode: str, *, artifact: str = "", deployment: str = "") -> None:
+    """As a state script leaves its word."""
+    now = Clock().now()
+    words = {
+        "script": name, "mode": mode, "deployment": deployment, "artifact": artifact, "boot": now.boot_id,
+        "uptime": f"{now.boottime:.2f}", "wall": f"{now.wall:.0f}", "end": "1",
+    }  # fmt: skip
+    text = "".join(f"{key}={value}\n" for key, value in words.items())
+    (paths.deployment_spool / f"{now.boottime:.3f}-{name}").write_text(text)
+
+
+def told(report: JudgingReport) -> list[tuple[str, str, str, str]]:
+    return [(one.level, one.name, one.subject.name, one.subject.status) for one in report.alerts]
+
+
+@GENERATIONS
+def test_a_failure_and_the_next_success(paths, generation) -> None:
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+            await succeed(client, "d2", "release-3")
+            await report.until(lambda: len(report.alerts) == 2)
+            await succeed(client, "d3", "release-4")
+            await moment()
+
+    asyncio.run(scenario())
+    assert told(report) == [
+        (CRITICAL, FAILED, "release-2", "rolled-back"),
+        (OK, FAILED, "release-2", "committed"),
+    ]
+    details = report.alerts[0].details
+    assert "failed in ArtifactInstall" in details.description
+    assert "deployment: d1" in details.description
+    assert "it was rolled back; release-1 is installed" in details.description
+    assert any("ArtifactInstall: Process exited" in line.data for line in details.lines_before)
+    assert SECRET not in str(report.alerts)
+    assert "release-3 was installed" in report.alerts[1].details.description
+
+
+@GENERATIONS
+def test_one_that_needs_help(paths, generation) -> None:
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1", installed="release-2_INCONSISTENT")
+            await report.until(lambda: report.alerts)
+            await moment()
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "inconsistent")]
+    assert "the device needs help" in report.alerts[0].details.description
+
+
+@GENERATIONS
+def test_a_failure_while_the_daemon_was_down(paths, generation) -> None:
+    """It is found at the start. What was there before the check ever ran is history."""
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        await fail(client, "history", "release-0")
+        async with watched(paths, report):
+            await moment()
+        assert not report.alerts
+        await fail(client, "d1")
+        await fail(client, "d2", "release-3", "release-3_INCONSISTENT")
+        for _ in range(2):
+            again = JudgingReport(report.memory)
+            async with watched(paths, again):
+                await moment()
+            report.alerts += again.alerts
+            report.memory = again.memory
+
+    asyncio.run(scenario())
+    subjects = ["release-2", "release-3"] if generation == "go" else ["d1", "release-3"]
+    assert [(one.subject.name, one.subject.status) for one in report.alerts] == [
+        (subjects[0], "rolled-back"),
+        (subjects[1], "inconsistent"),
+    ]
+
+
+def test_a_success_while_the_daemon_was_down_clears(paths) -> None:
+    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+        await succeed(client, "d2", "release-3")
+        again = JudgingReport(report.memory)
+        again.states = report.states
+        async with watched(paths, again):
+            await again.until(lambda: again.alerts)
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert [one.level for one in report.alerts] == [CRITICAL, OK]
+
+
+@GENERATIONS
+def test_the_same_artifact_twice_is_told_twice(paths, generation) -> None:
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            for deployment in ("d1", "d2"):
+                await fail(client, deployment)
+                await report.until(lambda: deployment in str(report.alerts))  # noqa: B023
+
+    asyncio.run(scenario())
+    assert [one.level for one in report.alerts] == [CRITICAL, CRITICAL]
+
+
+@GENERATIONS
+def test_a_failure_that_several_ways_tell_is_one(paths, generation) -> None:
+    """The log, the store, and the scripts of the artifact."""
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1")
+            await moment()
+            for name in ("ArtifactInstall_Error", "ArtifactRollback_Leave", "ArtifactFailure_Enter"):
+                script(paths, name, "managed", artifact="release-2", deployment="d1")
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+            script(paths, "ArtifactFailure_Leave", "managed", artifact="release-2", deployment="d1")
+            await asyncio.sleep(0.5)
+            assert not list(paths.deployment_spool.iterdir())
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+
+
+@GENERATIONS
+def test_no_log_at_all(paths, generation) -> None:
+    """The client writes none while the disk is full."""
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1")
+            for file in paths.mender.glob("deployments.*"):
+                file.unlink()
+            await moment()
+            client.log = lambda *_: None  # type: ignore[method-assign]
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+
+
+# By hand
+
+
+def test_by_hand_and_failed_in_install(paths) -> None:
+    """No script says so, but what never waited for a commit and is gone has failed."""
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.plant_tree("release-2")
+            await moment()
+            script(paths, "Download_Leave", "standalone", artifact="release-2")
+            client.remove_tree()
+            await report.until(lambda: report.alerts)
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+    assert "installed by hand" in report.alerts[0].details.description
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_by_hand_and_rolled_back_before_its_commit(paths, says_so) -> None:
+    """Without a script in the artifact, it may have been asked for: then it is no failure."""
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.plant_tree("release-2")
+            client.standalone("release-2")
+            await moment()
+            if says_so:
+                script(paths, "ArtifactCommit_Error", "standalone", artifact="release-2")
+                script(paths, "ArtifactFailure_Enter", "standalone", artifact="release-2")
+            client.standalone(None)
+            client.remove_tree()
+            await asyncio.sleep(0.5)
+
+    asyncio.run(scenario())
+    wanted = [(CRITICAL, FAILED, "release-2", "rolled-back")] if says_so else []
+    assert told(report) == wanted
+    if says_so:
+        assert "failed in ArtifactCommit" in report.alerts[0].details.description
+
+
+def test_by_hand_as_the_newer_client_says(paths) -> None:
+    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.plant_tree("release-2")
+            client.standalone("release-2", InState="Before_ArtifactInstall_Enter")
+            await moment()
+            client.standalone("release-2", InState="ArtifactRollback_Enter", Failed=True)
+            await moment()
+            client.standalone(None)
+            client.remove_tree()
+            await report.until(lambda: report.alerts)
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+    assert "failed in ArtifactInstall" in report.alerts[0].details.description
+
+
+def test_by_hand_while_the_daemon_was_down(paths) -> None:
+    """The scripts' words wait in the spool, and are one failure."""
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await moment()
+        script(paths, "Download_Leave", "standalone", artifact="release-2")
+        script(paths, "ArtifactInstall_Error", "standalone", artifact="release-2")
+        script(paths, "ArtifactFailure_Enter", "standalone", artifact="release-2")
+        again = JudgingReport(report.memory)
+        async with watched(paths, again):
+            await again.until(lambda: again.alerts)
+            await asyncio.sleep(0.3)
+            assert not list(paths.deployment_spool.iterdir())
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+    del client
+
+
+def test_only_the_name_tells(paths) -> None:
+    """Nothing but the artifact's name was left behind while the daemon was down."""
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await moment()
+        client.installed("release-2_INCONSISTENT")
+        again = JudgingReport(report.memory)
+        async with watched(paths, again):
+            await again.until(lambda: again.alerts)
+            client.installed("release-3")
+            await again.until(lambda: len(again.alerts) == 2)
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert told(report) == [
+        (CRITICAL, FAILED, "release-2", "inconsistent"),
+        (OK, FAILED, "release-2", "committed"),
+    ]
+
+
+def test_hostile_files_in_the_spool(paths) -> None:
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            spool: Path = paths.deployment_spool
+            secret = paths.root / "secret"
+            secret.write_text("secret")
+            (spool / "link").symlink_to(secret)
+            (spool / "folder").mkdir()
+            (spool / "long").write_bytes(b"x" * 100_000)
+            (spool / "nonsense").write_bytes(b"\xff\0script=rm -rf\nend=1\n")
+            script(paths, "ArtifactFailure_Enter", "standalone", artifact="x\x1b[31m\x00" + "y" * 3000)
+            await report.until(lambda: report.alerts)
+            assert [path.name for path in spool.iterdir()] == ["folder"]
+            assert secret.exists()
+
+    asyncio.run(scenario())
+    (alert,) = report.alerts
+    assert alert.subject.name.isprintable()
+    assert len(alert.subject.name) < 600
+    del client
+
+
+# Stuck
+
+
+def test_one_that_is_stuck_and_moves_again(paths, monkeypatch) -> None:
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report, DEPLOYMENT_STUCK="1s"):
+            client.begin("d1")
+            await report.until(lambda: report.alerts)
+            client.phase("update-install")
+            await report.until(lambda: len(report.alerts) == 2)
+            await report.until(lambda: len(report.alerts) == 3)
+            client.end(success=True, artifact="release-2")
+            await report.until(lambda: len(report.alerts) == 4)
+
+    asyncio.run(scenario())
+    assert [(one.level, one.name, one.subject.name) for one in report.alerts] == [
+        (CRITICAL, STUCK, "release-2"),
+        (OK, STUCK, "release-2"),
+    ] * 2
+
+
+def test_no_update_client(paths) -> None:
+    report = JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            assert "no update client has run here" in report.reason
+            UpdateFiles(paths.mender)
+            await report.until(lambda: not report.reason)
+
+    asyncio.run(scenario())
+
+
+def test_the_status_says_what_runs(paths) -> None:
+    client, report = UpdateFiles(paths.mender), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1")
+            client.phase("update-install")
+            await report.until(lambda: "update-install" in report.notes.get("deployment", ""))
+            client.end(success=True, artifact="release-2")
+            await report.until(lambda: not report.notes["deployment"])
+
+    asyncio.run(scenario())
+
+
+def test_a_memory_of_another_version_is_none(paths) -> None:
+    """And then all that lies there is history."""
+    client = UpdateFiles(paths.mender)
+    report = JudgingReport(json.dumps({"nonsense": 1}))
+
+    async def scenario() -> None:
+        await fail(client, "d1")
+        async with watched(paths, report):
+            await moment()
+
+    asyncio.run(scenario())
+    assert not report.alerts
+    shutil.rmtree(paths.mender)

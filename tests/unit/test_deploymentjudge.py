@@ -1,0 +1,196 @@
+"""One verdict a deployment, from whatever tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mender_monitor_py import deploymentevents, deploymentjudge, updateprogress
+from mender_monitor_py.deploymentevents import Event
+from mender_monitor_py.deploymentjudge import LATE_S, MOST_JUDGED, Memory
+from mender_monitor_py.deploymentlog import DeploymentLog
+from mender_monitor_py.model import Stamp
+from mender_monitor_py.updateprogress import MANAGED, STANDALONE, Change, Outcome, Seen, Tree, Update, advance
+from mender_monitor_py.updatestate import Managed, Standalone, Stored
+
+NOW = Stamp("boot", 100.0, 1_800_000_000.0, known=True)
+BY_SERVER = Update("d1", "release-2", "update-install", MANAGED, NOW, installing=True)
+BY_HAND = Update("", "release-2", "", STANDALONE, NOW, installing=True)
+
+
+def event(name: str, artifact: str = "release-2", at: float = 100.0) -> Event:
+    state, _, action = name.partition("_")
+    return Event(state, action, "standalone", "", artifact, "boot", at, 1_800_000_000.0)
+
+
+@pytest.mark.parametrize(
+    ("log", "seen", "installed", "outcome", "phase"),
+    [
+        (DeploymentLog(success=True), None, "release-2", Outcome.COMMITTED, ""),
+        (
+            DeploymentLog(success=False, phase="update-install"),
+            None,
+            "release-1",
+            Outcome.ROLLED_BACK,
+            "ArtifactInstall",
+        ),
+        (DeploymentLog(success=False, phase="update-store"), None, "release-1", Outcome.FAILED, "Download"),
+        (DeploymentLog(success=False), None, "release-1", Outcome.UNKNOWN, ""),
+        (
+            DeploymentLog(success=False, artifact="release-2"),
+            None,
+            "release-2_INCONSISTENT",
+            Outcome.INCONSISTENT,
+            "",
+        ),
+        (
+            DeploymentLog(success=False, phase="reboot"),
+            None,
+            "release-2_INCONSISTENT",
+            Outcome.INCONSISTENT,
+            "ArtifactReboot",
+        ),
+        # An older failure left the name; this one changed nothing.
+        (
+            DeploymentLog(success=False, phase="update-store"),
+            None,
+            "release-0_INCONSISTENT",
+            Outcome.FAILED,
+            "Download",
+        ),
+        (
+            DeploymentLog(success=False),
+            Change(BY_SERVER, Outcome.ROLLED_BACK, "update-commit", failed=True),
+            "release-1",
+            Outcome.ROLLED_BACK,
+            "ArtifactCommit",
+        ),
+    ],
+)
+def test_by_its_log(log, seen, installed, outcome, phase) -> None:
+    found = deploymentjudge.by_log("d1", log, seen, installed)
+    assert (found.outcome, found.phase) == (outcome, phase)
+    assert found.success == (outcome == Outcome.COMMITTED)
+    assert found.text()
+
+
+@pytest.mark.parametrize(
+    ("change", "events", "installed", "wanted"),
+    [
+        (Change(BY_HAND, Outcome.COMMITTED), ["Download_Leave"], "release-2", (True, Outcome.COMMITTED, "")),
+        (
+            Change(BY_HAND, Outcome.FAILED, failed=True),
+            ["Download_Error"],
+            "release-1",
+            (False, Outcome.FAILED, "Download"),
+        ),
+        (Change(BY_HAND, Outcome.FAILED, failed=True), [], "release-1", (False, Outcome.FAILED, "")),
+        (
+            Change(BY_HAND, Outcome.FAILED, failed=True),
+            ["Download_Leave"],
+            "release-1",
+            (False, Outcome.ROLLED_BACK, "ArtifactInstall"),
+        ),
+        (Change(BY_HAND, Outcome.ROLLED_BACK), [], "release-1", None),
+        (
+            Change(BY_HAND, Outcome.ROLLED_BACK),
+            ["ArtifactCommit_Error", "ArtifactFailure_Enter"],
+            "release-1",
+            (False, Outcome.ROLLED_BACK, "ArtifactCommit"),
+        ),
+        (Change(BY_HAND, Outcome.UNKNOWN), [], "release-2", None),
+        (None, ["Download_Leave"], "release-2", None),
+        (None, ["Download_Error"], "release-1", (False, Outcome.FAILED, "Download")),
+        (
+            None,
+            ["ArtifactFailure_Enter"],
+            "release-2_INCONSISTENT",
+            (False, Outcome.INCONSISTENT, ""),
+        ),
+    ],
+)
+def test_by_hand(change, events, installed, wanted) -> None:
+    found = deploymentjudge.by_hand(change, [event(name) for name in events], installed)
+    if wanted is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.success, found.outcome, found.phase) == wanted
+        assert found.subject == "release-2"
+
+
+def test_the_memory_is_bounded_and_survives() -> None:
+    memory = Memory(installed="release-1", last=("release-2", "boot", 1.5, 2.5))
+    for number in range(3 * MOST_JUDGED):
+        memory = memory.with_judged(f"d{number}").with_open(f"s{number}")
+    assert len(memory.judged) == len(memory.open) == MOST_JUDGED
+    assert Memory.from_text(memory.to_text()) == memory
+    assert not Memory.from_text(memory.to_text()).fresh
+
+
+@given(st.text())
+def test_any_text_is_a_memory(text: str) -> None:
+    assert Memory.from_text(text).fresh
+
+
+def test_what_comes_late_belongs_to_the_last_verdict() -> None:
+    memory = Memory(last=("release-2", "boot", 100.0, 1_800_000_000.0))
+    assert memory.is_late(event("ArtifactFailure_Leave", at=101))
+    assert not memory.is_late(event("ArtifactFailure_Leave", at=101 + LATE_S))
+    assert not memory.is_late(event("ArtifactFailure_Leave", "release-3"))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_in_the_spool(data: bytes) -> None:
+    for whole in (data, b"script=ArtifactFailure_Enter_50_x\n" + data + b"\nend=1\n"):
+        try:
+            found = deploymentevents.parse(whole)
+        except ValueError:
+            continue
+        assert found is None or found.failing or found.state
+
+
+PHASES = (
+    "update-fetch update-store update-install mender-update-control reboot after-reboot update-commit"
+    " rollback rollback-reboot update-error cleanup update-status-report nonsense"
+)
+MANAGED_STATES = st.builds(
+    Managed,
+    phase=st.sampled_from(PHASES.split()),
+    id=st.sampled_from(["d1", "d2"]),
+    artifact=st.sampled_from(["", "release-2"]),
+    payload_types=st.just(()),
+    rollback=st.none() | st.booleans(),
+    reboot=st.booleans(),
+)
+STANDALONE_STATES = st.builds(
+    Standalone, artifact=st.sampled_from(["release-2", "release-3"]), payload_types=st.just(("x",))
+)
+LOOKS = st.tuples(
+    st.builds(
+        Stored,
+        managed=st.none() | MANAGED_STATES,
+        standalone=st.none() | STANDALONE_STATES,
+        artifact=st.sampled_from(["", "release-1", "release-2", "release-2_INCONSISTENT"]),
+    ),
+    st.none() | st.just(Tree()) | st.just(Tree("release-2", "x")),
+)
+
+
+@given(st.lists(LOOKS))
+def test_whatever_the_store_shows(looks) -> None:
+    """It keeps its begin, and its end can be told at any moment."""
+    seen: Seen | None = None
+    for number, (stored, tree) in enumerate(looks):
+        before, seen = seen, advance(seen, stored, tree, replace(NOW, boottime=float(number)))
+        if before is not None:
+            end = updateprogress.ended(before, stored, None)
+            assert end.outcome is not None
+            assert not (end.failed and end.outcome == Outcome.COMMITTED)
+        if seen is not None and before is not None and updateprogress.same(before.update, seen.update):
+            assert seen.update.since == before.update.since
+        if seen is not None and seen.update.phase in ("update-install", "rollback", "reboot"):
+            assert seen.update.installing
