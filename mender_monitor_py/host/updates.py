@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mender_monitor_py import menderconf, updatestate
-from mender_monitor_py.deploymentlog import DeploymentLog
+from mender_monitor_py.deploymentlog import NAME, DeploymentLog
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import menderstore
 from mender_monitor_py.host.clock import Clock
@@ -54,6 +54,7 @@ class Updates:
         self._retry: asyncio.TimerHandle | None = None
         self._stored = Stored()
         self._log_folders = [paths.mender]
+        self._ours: set[str] = set()
         self.unknown = _NOT_YET
 
     @property
@@ -110,23 +111,24 @@ class Updates:
         """Watch what there is, and the way to what there is not yet."""
         self._log_folders = [self._paths.mender, *_log_path(self._paths)]
         store, tree = self._paths.mender / menderstore.NAME, self._paths.mender / _TREE
-        watched = (
-            store,
-            tree,
-            tree / "version",
-            *(folder / "log" for folder in self._log_folders),
-            self._paths.mender_conf,
-            self._paths.mender_fallback_conf,
-        )
-        self._watch.watch(map(str, watched))
+        logs = [folder / "log" for folder in self._log_folders]
+        conf = [self._paths.mender_conf, self._paths.mender_fallback_conf]
+        header = tree / "header/artifact_name"
+        self._watch.watch(map(str, (store, tree / "version", header, *logs, *conf)))
+        # Events come of all folders on the way, too: others write there.
+        self._ours = {
+            os.path.realpath(path.parent) for path in (store, tree / "version", header, *logs, *conf)
+        }
 
     def _changed(self, path: str) -> None:
-        name = path.rpartition("/")[2]
+        folder, _, name = path.rpartition("/")
+        if folder not in self._ours:
+            return
         if name == menderstore.NAME:
             self._look()
         elif name == "mender.conf":
             self._elsewhere()
-        elif not name.endswith(("-lock", ".sanitized")):
+        elif _TREE in folder or NAME.fullmatch(name):
             self._soon()
 
     def _elsewhere(self) -> None:
