@@ -39,6 +39,9 @@ CORE_FILES = (
 _IMAGES_OF_CONTAINERS = (
     "/var/lib/docker /var/lib/containers /var/lib/containerd /var/lib/lxc /var/lib/machines"
 )
+# As in monitor-available/vulnscan_debsecan.sh and vulnscan_lynis.sh.
+DEBSECAN = '. /etc/os-release && debsecan --suite "$VERSION_CODENAME" --only-fixed --format detail'
+LYNIS = "lynis audit system --cronjob --no-log"
 # dpkg and debconf run the scripts of packages there; only root can write there.
 _PACKAGE_SCRIPTS = ("/var/lib/dpkg/info/*", "/var/lib/dpkg/tmp.ci/*", "/var/cache/debconf/tmp.ci/*")
 # File systems that give a file another inode after a reboot.
@@ -324,31 +327,36 @@ def _wifi(device: Device, _: Wishes) -> Iterator[Proposal]:
 
 
 def _vulnscan(device: Device, _: Wishes) -> Iterator[Proposal]:
-    if "debsecan" in device.scanners and device.distribution == "debian":
-        yield Proposal("vulnscan", "debsecan", "packages with known vulnerabilities", _scan("debsecan"))
+    debian = device.distribution == "debian"
+    if debian and "debsecan" in device.scanners:
+        yield _scan("debsecan", "packages with known vulnerabilities", DEBSECAN, "daily")
     if "lynis" in device.scanners:
-        yield Proposal("vulnscan", "lynis", "weak settings of the system", _scan("lynis"))
-    if device.distribution == "debian" and "debsecan" not in device.scanners:
-        yield Proposal(
-            "vulnscan",
-            left_out="debsecan is not installed: no packages are looked up",
-            advice="apt-get install debsecan",
+        yield _scan("lynis", "weak settings of the system", LYNIS, "weekly")
+    if debian and "debsecan" not in device.scanners:
+        left_out, advice = (
+            "no vulnerability is looked up: debsecan is not installed",
+            "apt-get install debsecan",
         )
+        yield Proposal("vulnscan", left_out=left_out, advice=advice)
     elif not {"debsecan", "lynis"} & set(device.scanners):
-        yield Proposal(
-            "vulnscan", left_out="no scanner is installed", advice="install lynis, or see docs/checks.md"
-        )
+        advice = "install lynis, or create a check for the scanner of yours: see docs/checks.md"
+        yield Proposal("vulnscan", left_out="no scanner is installed", advice=advice)
 
 
-def _scan(scanner: str) -> tuple[Setting, ...]:
-    return (Setting("VULNSCAN_FORMAT", scanner, "it is installed"),)
+def _scan(scanner: str, watches: str, command: str, schedule: str) -> Proposal:
+    settings = (
+        Setting("VULNSCAN_FORMAT", scanner, "it is installed"),
+        Setting("VULNSCAN_COMMAND", command, "as its package has it"),
+        Setting("VULNSCAN_SCHEDULE", schedule, "and now: monitorctl scan " + scanner),
+    )
+    return Proposal("vulnscan", scanner, watches, settings)
 
 
 def _deployment(device: Device, _: Wishes) -> Iterator[Proposal]:
     if not device.update_client:
         yield Proposal("deployment", left_out="there is no update client")
         return
-    yield Proposal("deployment", "updates", "deployments that fail or hang", ())
+    yield Proposal("deployment", "mender", "deployments that fail or hang")
 
 
 _PROPOSERS: dict[str, Callable[[Device, Wishes], Iterator[Proposal]]] = {

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,14 +132,20 @@ def site(
     suite: str = "bookworm",
     settings: str = SETTINGS,
     fanotify: bool = False,
+    furnish: Callable[[Path], None] = lambda root: None,
 ) -> Iterator[Site]:
-    """A device with the product, and a server in its network; see :class:`Device` for *fanotify*."""
+    """
+    A device with the product, and a server in its network; see :class:`Device` for *fanotify*.
+
+    *furnish* gets its root file system before the first boot.
+    """
 
     def prepare(root: Path) -> None:
         install_product(root)
         know_server(root, update_client=update_client, settings=settings)
         for name, text in SERVICES.items():
             write(root / f"etc/systemd/system/{name}.service", text)
+        furnish(root)
         server.start()
 
     device = Device(prepare, suite, fanotify=fanotify)
