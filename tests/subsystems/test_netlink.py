@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mender_monitor_py.host import netlink
 
@@ -62,18 +59,3 @@ def test_quiet_without_news() -> None:
         return len(news)
 
     assert asyncio.run(run()) == 0
-
-
-def _message(kind: int, payload: bytes = b"") -> bytes:
-    length = 16 + len(payload)
-    return struct.pack("=LHHLL", length, kind, 0, 0, 0) + payload + b"\0" * (-length % 4)
-
-
-def test_every_message_of_a_datagram_is_seen() -> None:
-    data = _message(24, b"abc") + _message(25) + _message(20, b"x" * 40)
-    assert list(netlink.message_types(data)) == [24, 25, 20]
-
-
-@given(st.binary(max_size=200))
-def test_any_datagram_is_survived(data: bytes) -> None:
-    assert len(list(netlink.message_types(data))) <= len(data) // 16 + 1
