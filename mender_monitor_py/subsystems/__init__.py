@@ -20,6 +20,7 @@ SUBSYSTEMS = (
     "setuid",
     "integrity",
     "deployment",
+    "traffic",
 )
 TEMPLATES = ("dockerevents",)
 # The original's own, whose scripts may still lie in monitor.d. For every other subsystem a user's own script

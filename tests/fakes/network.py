@@ -87,3 +87,78 @@ if "short" in options:
     s.close()
 time.sleep(600)
 """
+
+
+class Neighbour:
+    """
+    Another machine, in a network namespace of its own: a context manager within :func:`in_own_network`.
+
+    It serves :data:`TRANSFER`'s protocol on port 9 of all its addresses.
+    """
+
+    def __init__(self) -> None:
+        command = ["unshare", "--net", sys.executable, "-I", "-S", "-c", _SERVE]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        self.run("ip link set lo up")
+
+    def __enter__(self) -> Neighbour:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, command: str) -> None:
+        """Run *command* on it."""
+        subprocess.run(["nsenter", f"--target={self._process.pid}", "--net", *command.split()], check=True)
+
+    def connect(self, name: str, net: int = 2) -> None:
+        """A cable: the interface *name* here, and addresses ending with 1 here and 2 there."""
+        ip(f"link add {name} type veth peer name far{net} netns {self._process.pid}")
+        for run, link, host in ((ip, name, 1), (lambda c: self.run(f"ip {c}"), f"far{net}", 2)):
+            run(f"address add 192.0.{net}.{host}/24 dev {link}")
+            run(f"address add 2001:db8:{net}::{host}/64 dev {link} nodad")
+            run(f"link set {link} up")
+
+
+def ip(command: str) -> None:
+    """Run *command* of ip(8) here."""
+    subprocess.run(["ip", *command.split()], check=True)
+
+
+# It forks, so that its parent is not the one who started it.
+TRANSFER = """
+import os, socket, sys, time
+if os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+address, up, down = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def transfer(up, down):
+    s = socket.create_connection((address, 9))
+    s.sendall(b"%d %d\\n" % (up, down) + bytes(up))
+    while down + 1 > 0:
+        down -= len(s.recv(65536))
+    return s
+if "short" in sys.argv:
+    transfer(up, down).close()
+else:
+    keep = transfer(up, down)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+_SERVE = """
+import socket, threading
+def serve(s):
+    with s, s.makefile("rb") as file:
+        up, down = map(int, file.readline().split())
+        while up > 0:
+            up -= len(file.read1(min(up, 65536)))
+        s.sendall(bytes(down + 1))
+        file.read(1)
+server = socket.create_server(("::", 9), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+print("ready", flush=True)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
