@@ -124,7 +124,8 @@ class Meter:
         """
         All interfaces show *readings*; those in *chosen* count.
 
-        One that was chosen at the last look counts until now, one that was there without being so from now on.
+        One that was chosen at the last look counts until now. One that was there without being chosen counts
+        from now on.
         """
         self._settle(now)
         self._forget()
