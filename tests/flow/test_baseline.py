@@ -90,15 +90,20 @@ class Device:
         return watched(self.paths, catalog.build(catalog.load_now(CORE)), report, knows=knows)
 
 
-@pytest.fixture
-def device(paths, tmp_path):
-    made = Device(paths, tmp_path / "tools")
+def made_in(paths: Paths, tools: Path) -> Device:
+    """A check of three tools, and these."""
+    made = Device(paths, tools)
     made.tools.mkdir()
     for number in range(3):
         made.tool(number).write_text(f"tool {number}")
         made.tool(number).chmod(0o755)
     Catalog(paths, Settings()).create(CORE, {"INTEGRITY_FILES": f"{made.tools}/tool*"})
     return made
+
+
+@pytest.fixture
+def device(paths, tmp_path):
+    return made_in(paths, tmp_path / "tools")
 
 
 # Commands
@@ -232,6 +237,81 @@ def test_a_learn_without_space_leaves_the_old_list(device):
         assert before == device.list.read_bytes()
         assert [path.name for path in device.paths.baseline_d.iterdir()] == [device.list.name]
 
+    in_own_mounts(scenario)
+
+
+CUT = """
+import fcntl, os, struct, sys
+moment, disk = int(sys.argv.pop(1)), sys.argv.pop(1)
+synced, fsync = 0, os.fsync
+
+def cut():
+    # ext4's own: nothing more reaches the disk, not even its journal (EXT4_GOING_FLAGS_NOLOGFLUSH).
+    descriptor = os.open(disk, os.O_RDONLY)
+    fcntl.ioctl(descriptor, 0x8004587D, struct.pack("I", 2))
+
+def watched(descriptor):
+    global synced
+    synced += 1
+    if synced == moment:
+        cut()
+    fsync(descriptor)
+
+os.fsync = watched
+from mender_monitor_py.ctl import main
+try:
+    main()
+finally:
+    if not moment:
+        cut()
+"""
+
+
+@pytest.mark.system
+@needs_root
+@pytest.mark.parametrize(
+    ("moment", "serials"),
+    [(1, {1}), (2, {1, 2}), (0, {2})],
+    ids=["before the list is on the disk", "before its name is", "when learn has ended"],
+)
+def test_a_power_cut_leaves_the_old_list_or_the_new_one(tmp_path, moment, serials):
+    """On a real ext4, without what its defaults do for programs that forget to sync."""
+    disk, image = tmp_path / "disk", tmp_path / "image"
+
+    def attach() -> None:
+        subprocess.run(["mount", "-o", "loop,noauto_da_alloc", image, disk], check=True)
+
+    def scenario() -> None:
+        attach()
+        device = made_in(Paths(disk), tmp_path / "tools")
+        device.learn()
+        os.sync()
+        device.tool(1).write_text("a new version")
+        command = [
+            sys.executable,
+            "-c",
+            CUT,
+            str(moment),
+            str(disk),
+            "baseline",
+            "learn",
+            "integrity",
+            "core",
+        ]
+        subprocess.run(
+            command, env={**os.environ, "MENDER_MONITOR_ROOT": str(disk)}, cwd=PROJECT, check=False
+        )
+        subprocess.run(["umount", disk], check=True)
+        attach()
+        found = parse(device.list.read_bytes(), "", list)
+        assert found.serial in serials
+        assert (len(found.entries), found.problems) == (3, ())
+        subprocess.run(["umount", disk], check=True)
+
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 * 1024**2)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
     in_own_mounts(scenario)
 
 

@@ -178,23 +178,27 @@ def test_a_number_that_is_used_again_does_not_hide_a_restart(paths, app):
 
 
 DAEMON = """
-import os, time
-if os.fork():
-    time.sleep(0.3)
-    os._exit(0)
+import os, sys, time
+for _ in range(int(sys.argv[1])):
+    if os.fork():
+        time.sleep(0.3)
+        os._exit(0)
+    os.setsid()
 print(os.getpid(), flush=True)
 time.sleep(600)
 """
 
 
-def test_a_daemon_that_goes_into_the_background_is_no_restart(paths, tmp_path):
+@pytest.mark.parametrize("forks", ["1", "2"])
+def test_a_daemon_that_goes_into_the_background_is_no_restart(paths, tmp_path, forks):
     """The process that was started first ends; the one that stays had been there."""
     path = tmp_path / "app"
     shutil.copy(Path(sys.executable).resolve(), path)
 
     async def scenario():
         async with watched(paths, check(PID_EXE=str(path), PID_GRACE="600")) as report:
-            first = subprocess.Popen([path, "-I", "-S", "-c", DAEMON], stdout=subprocess.PIPE, text=True)
+            command = [path, "-I", "-S", "-c", DAEMON, forks]
+            first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert first.stdout is not None
             stays = int(first.stdout.readline())
             try:

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -324,6 +325,45 @@ def test_a_program_without_a_file_that_is_gone_at_once(paths, tmp_path):
 
         def executable(self, pid):
             return super().executable(pid) if pid in self._old else None
+
+    asyncio.run(scenario())
+
+
+def test_a_script_without_a_name(paths, tmp_path):
+    """It is run from an open descriptor, and gone from its folder: a finding whatever the list says."""
+    (tmp_path / "x.sh").write_text("sleep 600\n")
+
+    async def scenario():
+        one = check(
+            tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/**, /** *, elsewhere:/**, elsewhere:/** *"
+        )
+        async with watched(paths, one) as report:
+            script = os.open(tmp_path / "x.sh", os.O_RDONLY)
+            (tmp_path / "x.sh").unlink()
+            with subprocess.Popen(
+                ["/bin/bash", f"/dev/fd/{script}"], pass_fds=[script], start_new_session=True
+            ) as found:
+                try:
+                    await report.until(lambda: about(report, f"/dev/fd/{script}"))
+                    text = about(report, f"/dev/fd/{script}")[0].details.description
+                    assert "from an open descriptor" in text
+                    assert f"pid: {found.pid}\n" in text
+                finally:
+                    os.killpg(found.pid, signal.SIGKILL)
+                    os.close(script)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(not Path("/proc/2/comm").exists(), reason="no kernel threads here")
+def test_kernel_threads_count_when_they_are_wanted(paths, tmp_path):
+    async def scenario():
+        one = check(tmp_path, PROCESS_ALLOW="kernel:kthreadd")
+        async with watched(paths, one) as without:
+            assert not about(without, "kernel:")
+        one = check(tmp_path, PROCESS_ALLOW="kernel:kthreadd", PROCESS_KERNEL_THREADS="yes")
+        async with watched(paths, one) as report:
+            await report.until(lambda: about(report, "kernel:kthreadd"))
 
     asyncio.run(scenario())
 
