@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.system.product import Site
+from tests.system.product import Site, site
 
 LISTENER = "import socket, time; s = socket.create_server(('0.0.0.0', 4444)); time.sleep(600)"
 
@@ -17,6 +18,53 @@ def notes(site: Site, subsystem: str, name: str) -> str:
         check for check in site.status()["checks"] if (check["subsystem"], check["name"]) == (subsystem, name)
     ]
     return " ".join(found[0]["notes"]) if found else ""
+
+
+FIVE = ("integrity core", "pid ssh", "ports external", "process all", "setuid system")
+MOST_KIB = 30 * 1024
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A device with the five checks as they are shipped, on what was learned there."""
+    with site(tmp_path_factory.mktemp("shipped")) as made:
+        for check in FIVE:
+            if check != "pid ssh":
+                made.device.run(f"mender-monitorctl baseline learn {check}")
+            made.device.run(f"mender-monitorctl enable {check}")
+        made.device.wait_until(lambda: all(made.state(*check.split()) == "OK" for check in FIVE))
+        yield made
+
+
+def test_all_five_as_they_are_shipped_are_small_and_know(shipped: Site) -> None:
+    """What a container refuses is in the notes, as a fall-back; no check is unknown, none is in trouble."""
+    allowed = ("process connector", "fanotify", "not all is seen at once")
+    for check in FIVE:
+        found = notes(shipped, *check.split())
+        assert not found or any(text in found for text in allowed), found
+    pid = shipped.device.run("systemctl show -P MainPID mender-monitor").strip()
+    used = int(shipped.device.run(f"grep VmRSS /proc/{pid}/status").split()[1])
+    assert used <= MOST_KIB
+    assert shipped.server.alerts() == []
+
+
+def test_the_ssh_servers_port_in_other_hands(shipped: Site) -> None:
+    """The list has the port with its executable: the same port of another one is a finding, and ends."""
+    name = "Unexpected open port tcp/22"
+    shipped.device.run("systemctl stop ssh")
+    shipped.device.run(f'systemd-run --unit=other python3 -c "{LISTENER.replace("4444", "22")}"')
+    (alert,) = shipped.expect(name, "CRITICAL")
+    assert alert["subject"]["name"].startswith("tcp/22 /usr/bin/python3")
+    shipped.device.run("systemctl stop other && systemctl start ssh")
+    shipped.expect(name, "CRITICAL", "OK")
+    # The service was away, too, and is another process now.
+    shipped.expect("Process ssh restarted", "CRITICAL")
+
+
+def test_a_port_that_is_open_for_three_seconds(shipped: Site) -> None:
+    short = LISTENER.replace("sleep(600)", "sleep(3)")
+    shipped.device.run(f'python3 -c "{short}"')
+    shipped.expect("Unexpected open port tcp/4444", "CRITICAL", "OK")
 
 
 def test_an_open_port(here: Site) -> None:
