@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 from mender_monitor_py.host.followed import Followed
@@ -56,6 +57,19 @@ class Files:
         if not self._followed and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def end_of(path: Path) -> str:
+    """The memory of a stream that has read all that *path* holds now. Empty: it is not there."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            file.seek(max(status.st_size - 1, 0))
+            within_line = file.read(1) not in (b"", b"\n")
+    except OSError:
+        return ""
+    position = Position(status.st_dev, status.st_ino, status.st_size, 0, 0, within_line)
+    return json.dumps({"path": str(path), "at": [position]}, separators=(",", ":"))
 
 
 def _positions(memory: str, path: Path) -> list[Position]:

@@ -63,17 +63,21 @@ class Findings:
         self._report.gone(keys, cleared)
         self._report.known()
 
-    def see(self, seen: Observation) -> None:
-        """One finding. It is told now, or by :meth:`summarise` when this look had too many."""
+    def see(self, seen: Observation, memory: str | None = None) -> None:
+        """
+        One finding. It is told now, or by :meth:`summarise` when this look had too many.
+
+        *memory* is kept with what is told now.
+        """
         if self._report.is_bad(seen.key):
             # What is bad already and stays so is no news; an event is renewed by each repetition.
             if seen.event:
-                self._report.observe(seen)
+                self._report.observe(seen, memory)
         elif seen.key in self._summed or self._resumed:
             self._summed.add(seen.key)
         elif self._room > 0:
             self._room -= 1
-            self._report.observe(seen)
+            self._report.observe(seen, memory)
         elif len(self._summed) < _MAX_SUMMED:
             self._summed.add(seen.key)
             self._rest.append(seen)
@@ -83,8 +87,8 @@ class Findings:
         """Whether :meth:`summarise` has something to tell."""
         return bool(self._rest)
 
-    async def summarise(self) -> None:
-        """Tell the findings of this look that were too many. Raises OutboxError."""
+    async def summarise(self, memory: str | None = None) -> None:
+        """Tell the findings of this look that were too many, and keep *memory*. Raises OutboxError."""
         if not self._rest:
             return
         rest, self._rest = self._rest, []
@@ -101,7 +105,8 @@ class Findings:
             cleared="None of the findings that were summed up is left",
             cleared_status="none",
         )
-        if self._report.is_bad(SUMMARY):  # further ones: a repetition would not be sent
+        told_before = self._report.is_bad(SUMMARY)
+        if memory is not None or not told_before:
+            self._report.observe(seen, memory)
+        if told_before:  # further ones: a repetition is not sent by itself
             await self._report.tell(seen)
-        else:
-            self._report.observe(seen)
