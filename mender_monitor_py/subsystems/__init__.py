@@ -21,6 +21,7 @@ SUBSYSTEMS = (
     "integrity",
     "deployment",
     "traffic",
+    "login",
 )
 TEMPLATES = ("dockerevents",)
 # The original's own, whose scripts may still lie in monitor.d. For every other subsystem a user's own script
