@@ -27,6 +27,7 @@ COMMANDS = (
     "unsilence",
     "baseline",
     "secure",
+    "scan",
     "queue",
     "lint",
     "help",

@@ -22,6 +22,7 @@ _OTHERS = (
     ("unsilence SUBSYSTEM NAME|--all", "end that before its time"),
     ("baseline learn|show|diff|accept|sign|verify|keygen", "the lists of what checks expect"),
     ("secure [--check] [--yes] [--json] [--allow-login USER]", "the security checks that fit this device"),
+    ("scan NAME [--json]", "a vulnerability scan, now; exit status 1 when it finds something"),
     ("queue list|show|flush|drop", "the alerts that wait to be sent"),
     ("lint [SUBSYSTEM NAME]", "what is wrong, or doubtful, in the files of the checks and settings"),
     ("help [SUBSYSTEM]", "this, or the variables of a subsystem's checks"),

@@ -22,6 +22,7 @@ SUBSYSTEMS = (
     "deployment",
     "traffic",
     "login",
+    "vulnscan",
 )
 TEMPLATES = ("dockerevents",)
 # The original's own, whose scripts may still lie in monitor.d. For every other subsystem a user's own script

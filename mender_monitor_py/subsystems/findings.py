@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from mender_monitor_py.model import CRITICAL, Details, Observation, Subject
 from mender_monitor_py.subsystems.base import Report
@@ -19,7 +19,7 @@ class Findings:
 
     *limit* is how many new ones in one look are told each by itself. *name* is the summary's alert name,
     *subject* what it is about, *level* its level. *events*: the findings have no natural end, nor has
-    their summary.
+    their summary. *members* are the keys that the summary stood for in an earlier run; None: not kept.
     """
 
     def __init__(
@@ -31,17 +31,23 @@ class Findings:
         level: str = CRITICAL,
         *,
         events: bool = False,
+        members: Collection[str] | None = None,
     ) -> None:
         self._report = report
         self._limit = limit
         self._summary = Observation(
             level, name, Subject(subject, "summary", "many"), key=SUMMARY, event=events
         )
-        self._summed: set[str] = set()
+        self._summed = set(members or ())
         self._rest: list[Observation] = []
         self._room = limit
-        # After a restart the summary's members are not known: what the first look finds belongs to it.
-        self._resumed = report.is_bad(SUMMARY)
+        # Where the summary's members are not known after a restart, what the first look finds belongs to it.
+        self._resumed = members is None and report.is_bad(SUMMARY)
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The keys of the findings that the summary stands for."""
+        return frozenset(self._summed)
 
     async def look(self, found: Iterable[Observation], cleared: str, *, fresh: bool = True) -> None:
         """
