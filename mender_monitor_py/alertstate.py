@@ -206,10 +206,16 @@ def decode(text: str) -> tuple[State, Stamp]:
 
 
 def rebase(state: State, saved: Stamp, now: Stamp) -> State:
-    """The state that was saved at *saved*, with its times on the clock of *now*."""
+    """
+    The state that was saved at *saved*, with its times on the clock of *now*.
+
+    After a reboot the time that the machine was off is taken from the wall clock where both readings can
+    be trusted. Else only the time since boot has passed for certain.
+    """
     if saved.boot_id == now.boot_id:
         return state
-    shift = now.boottime - saved.seconds_until(now) - saved.boottime
+    passed = now.wall - saved.wall if saved.known and now.known else now.boottime
+    shift = now.boottime - max(passed, 0.0) - saved.boottime
     return replace(
         state,
         since=state.since + shift,

@@ -48,18 +48,6 @@ class Stamp:
     wall: float
     known: bool
 
-    def seconds_until(self, later: Stamp) -> float:
-        """
-        How much time has passed from this moment to *later*.
-
-        After a reboot the time that the machine was off is taken from the wall clock where both readings can
-        be trusted. Else only the time since boot has passed for certain.
-        """
-        if self.boot_id == later.boot_id:
-            return later.boottime - self.boottime
-        passed = later.wall - self.wall if self.known and later.known else 0.0
-        return max(passed, later.boottime)
-
 
 @dataclass(frozen=True, slots=True)
 class Line:

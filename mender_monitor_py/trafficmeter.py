@@ -14,6 +14,7 @@ from math import floor
 from typing import Any, NamedTuple
 
 from mender_monitor_py.model import Stamp
+from mender_monitor_py.records import age
 from mender_monitor_py.trafficshares import Shares, Who
 from mender_monitor_py.trafficwindow import Bucket, Bytes, Window
 
@@ -183,10 +184,10 @@ class Meter:
         except (AttributeError, KeyError, TypeError, ValueError):
             return
         self._saved = saved
-        self._shift = now.boottime - saved.seconds_until(now) - saved.boottime
+        self._shift = _shift(saved, now)
         same = saved.boot_id == now.boot_id
         # After a reboot all that the counters show has gone by since the boot.
-        self._at = saved.boottime if same else 0.0
+        self._at = saved.boottime if same else max(saved.boottime + self._shift, 0.0)
         self._names = frozenset(row.name for row in rows) if same else None
         for row in rows[:MAX_INTERFACES]:
             one = self.interfaces[row.name] = self._interface()
@@ -205,7 +206,7 @@ class Meter:
         """
         if self._saved is None or self._saved.boot_id == now.boot_id:
             return
-        shift = now.boottime - self._saved.seconds_until(now) - self._saved.boottime
+        shift = _shift(self._saved, now)
         older = self._shift - shift
         if older > 0:
             self._shift = shift
@@ -275,6 +276,11 @@ class _Row:
         index = None if row["index"] is None else int(row["index"])
         counters = Bytes() if index is None else _bytes(*row["counters"])
         return cls(str(row["name"]), index, counters, _buckets(row["window"]), shares)
+
+
+def _shift(saved: Stamp, now: Stamp) -> float:
+    """What to add to a time of *saved*'s boot to have it on the clock of *now*."""
+    return now.boottime - max(age(saved, now), 0.0) - saved.boottime
 
 
 def _who(key: Iterable[str], label: str, lines: Iterable[str], own: bool) -> Who:
