@@ -68,6 +68,12 @@ class Connections:
 
         *living*: those that live, too, and find out who holds them.
         """
+        self._count_ended(now, addresses, shares)
+        if living:
+            self._count_living(now, addresses, shares)
+            self._count_ended(now, addresses, shares)  # those of this moment
+
+    def _count_ended(self, now: float, addresses: Mapping[bytes, int], shares: Mapping[int, Shares]) -> None:
         self.any_ended()
         ended, self._ended = self._ended, []
         since = now if self._at is None else self._at
@@ -77,10 +83,8 @@ class Connections:
             if share is not None:
                 before, who = (followed.counters, followed.who) if followed else (Bytes(), None)
                 share.add(who or _unseen(one), since, now, _grown(one.counters, before))
-        if living:
-            self._look(now, addresses, shares)
 
-    def _look(self, now: float, addresses: Mapping[bytes, int], shares: Mapping[int, Shares]) -> None:
+    def _count_living(self, now: float, addresses: Mapping[bytes, int], shares: Mapping[int, Shares]) -> None:
         first, since = self._at is None, now if self._at is None else self._at
         before, self._followed = self._followed, {}
         unknown_too = not first and not self._crowded
@@ -117,7 +121,14 @@ class Connections:
         self.complete = holders.complete or self._procfs.sees_all()
         known: dict[int, Who | None] = {}
         for one, followed in wanted:
-            followed.who = self._newest(holders.pids.get(one.inode, ()), known) or _unheld(one)
+            followed.who = self._newest(holders.pids.get(one.inode, ()), known)
+        if any(followed.who is None for _, followed in wanted):
+            # One that has ended meanwhile is counted when the kernel tells of it.
+            living = {one.cookie for one in self._tcp.connections()}
+            for one, followed in wanted:
+                if followed.who is None and one.cookie in living:
+                    # What was closed is sent to its end without a process.
+                    followed.who = _unheld(one) if one.inode else _unseen(one)
 
     def _newest(self, pids: Iterable[int], known: dict[int, Who | None]) -> Who | None:
         """Of several holders the one that started last: its parents gave it the connection."""
@@ -143,7 +154,7 @@ def _program(process: Process) -> tuple[str, ...]:
 
 
 def _unseen(one: Connection) -> Who:
-    text = f"connections with {one.peer} that had ended before their process was seen"
+    text = f"connections with {one.peer} that ended before their process was seen"
     return Who(("ended", one.peer), printable(text))
 
 
