@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,22 +111,37 @@ class Neighbour:
         self._process.kill()
         self._process.communicate()
 
-    def run(self, command: str) -> None:
+    def run(self, command: str) -> str:
         """Run *command* on it."""
-        subprocess.run(["nsenter", f"--target={self._process.pid}", "--net", *command.split()], check=True)
+        return _run(f"nsenter --target={self._process.pid} --net {command}")
 
-    def connect(self, name: str, net: int = 2) -> None:
-        """A cable: the interface *name* here, and addresses ending with 1 here and 2 there."""
-        ip(f"link add {name} type veth peer name far{net} netns {self._process.pid}")
-        for run, link, host in ((ip, name, 1), (lambda c: self.run(f"ip {c}"), f"far{net}", 2)):
+    def connect(self, name: str, net: int = 2, here: Callable[[str], str] | None = None) -> None:
+        """
+        A cable: the interface *name*, and addresses that end with 1 at this end and with 2 at the other.
+
+        *here* runs ip(8) where this end is to be, :func:`ip` if it is not given.
+        """
+        here = here or ip
+        ends = (here, name, 1), (lambda command: self.run(f"ip {command}"), f"far{net}", 2)
+        here(f"link add {name} type veth peer name far{net} netns {self._process.pid}")
+        for run, link, _ in ends:
+            run(f"link set {link} up")
+        for run, link, host in ends:
+            while "state UP" not in run(f"link show {link}"):
+                time.sleep(0.01)  # the kernel tells IPv6 of a carrier up to a second later
             run(f"address add 192.0.{net}.{host}/24 dev {link}")
             run(f"address add 2001:db8:{net}::{host}/64 dev {link} nodad")
-            run(f"link set {link} up")
 
 
-def ip(command: str) -> None:
+def ip(command: str) -> str:
     """Run *command* of ip(8) here."""
-    subprocess.run(["ip", *command.split()], check=True)
+    return _run(f"ip {command}")
+
+
+def _run(command: str) -> str:
+    done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
 
 
 # It forks, so that its parent is not the one who started it.

@@ -169,6 +169,7 @@ def test_the_process_that_sent_most_comes_first(paths, tmp_path):
             with running(small, TRANSFER, FOUR, str(500 * KIB), "0"):
                 await looks()
                 with running(big, TRANSFER, SIX, str(2 * MIB), "0") as first:
+                    assert first.first_line.isdigit()
                     await looks()
                     assert report.alerts == []
                     with running(sys.executable, TRANSFER, FOUR, str(900 * KIB), "0", "short"):
@@ -176,7 +177,8 @@ def test_the_process_that_sent_most_comes_first(paths, tmp_path):
             lines = report.alerts[0].details.description.splitlines()
             top = [line.partition(". ")[2] for line in lines if line[:1].isdigit() and ". " in line[:3]]
             assert top[0].startswith(f"{big}: 2.0M sent")
-            assert top[1].startswith((f"connections with {FOUR}, port 9 that had ended", sys.executable))
+            other = os.path.realpath(sys.executable)  # where it was seen in time
+            assert top[1].startswith((f"connections with {FOUR}, port 9 that ended", other))
             assert top[2].startswith(f"{small}: 500K sent")
             assert f"   pid: {first.first_line}" in lines
 
@@ -270,12 +272,6 @@ def test_an_interface_that_was_elsewhere_brings_no_step(paths):
     """Its counters come along from the other network namespace."""
 
     async def scenario(neighbour: Neighbour) -> None:
-        async with watched(paths, check(TRAFFIC_INTERFACE="far7")) as report:
-            neighbour.connect("near", 7)
-            await transfer("192.0.7.2", 0, 3 * MIB)  # far7 sends
-            neighbour.run(f"ip link set far7 netns {os.getpid()}")  # not this thread's network
-            ip("link set near up")
-            assert report.reason == "no interface far7"
         async with watched(paths, check(TRAFFIC_INTERFACE="far8")) as report:
             neighbour.connect("near8", 8)
             await transfer("192.0.8.2", 0, 3 * MIB)
