@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from mender_monitor_py import baseline
 from mender_monitor_py.ctl.checks import RAW, of_a_check
 from mender_monitor_py.ctl.lists import Kept, progress
-from mender_monitor_py.ctl.text import one_line, table
+from mender_monitor_py.ctl.text import counted, one_line, table, without_long_hashes
 from mender_monitor_py.errors import BaselineError
 from mender_monitor_py.host.signedlists import replace, signature_path
 
@@ -35,26 +36,32 @@ def learn(subsystem: str, name: str, as_json: bool) -> None:
     """
     kept = Kept.of(subsystem, name)
     with progress(kept.host):
-        rows = [thing.row for thing in kept.survey()]
+        rows = {thing.row for thing in kept.survey()}
+    before = set(kept.rows)
     data = baseline.learned(str(kept.check.id), rows, kept.data or b"", kept.trusted_serial, kept.check.order)
     changed = data != kept.data
     if changed:
         kept.write(data)
+    new, gone = len(rows - before), len(before - rows)
     if as_json:
-        _print(
-            {"file": str(kept.path), "entries": len(set(rows)), "changed": changed, "serial": _serial(data)}
-        )
-    elif changed:
-        click.echo(f"{kept.path}: {len(set(rows))} entries, serial {_serial(data)}{kept.to_be_signed}")
+        facts = {"entries": len(rows), "changed": changed, "new": new, "gone": gone, "serial": _serial(data)}
+        _print({"file": str(kept.path), **facts})
+    elif not changed:
+        click.echo(f"{kept.path}: nothing is different, {_entries(rows)}")
     else:
-        click.echo(f"{kept.path}: nothing is different, {len(set(rows))} entries")
+        differ = f" ({new:,} new, {gone:,} gone)" if before else ""
+        click.echo(f"{kept.path}: {_entries(rows)}{differ}, serial {_serial(data)}{kept.to_be_signed}")
 
 
 @command.command("show")
 @of_a_check
 @_JSON
 def show(subsystem: str, name: str, as_json: bool) -> None:
-    """Print the list, and what the check file adds to it."""
+    """
+    Print the list, and what the check file adds to it.
+
+    The SHA-256 of a file is cut; --json and the list itself have it in full.
+    """
     kept = Kept.of(subsystem, name)
     listing = kept.listing()
     trust = kept.trust()
@@ -72,15 +79,15 @@ def show(subsystem: str, name: str, as_json: bool) -> None:
         )
         return
     state = f"not trusted: {trust}" if trust else "signed" if kept.keys else "no key in trusted.d"
-    click.echo(f"{kept.path}: {len(kept.rows)} entries, serial {listing.serial}, {state}")
+    click.echo(f"{kept.path}: {_entries(kept.rows)}, serial {listing.serial}, {state}")
     if kept.check.inline:
-        click.echo(f"{len(kept.check.inline)} more entries in the check file")
+        click.echo(f"{counted(len(kept.check.inline), 'more entry', 'more entries')} in the check file")
     for problem in listing.problems:
         click.echo(f"! {one_line(problem)}")
     if kept.rows:
-        fields = [row.split() for row in kept.rows]
-        width = max(map(len, fields))
-        click.echo(table([*one, *[""] * (width - len(one))] for one in fields))
+        columns = kept.check.columns
+        fields = [without_long_hashes(row).split(None, len(columns) - 1) for row in kept.rows]
+        click.echo(table([columns, *([*one, *[""] * (len(columns) - len(one))] for one in fields)]))
 
 
 @command.command("diff")
@@ -91,14 +98,16 @@ def diff(context: click.Context, subsystem: str, name: str, as_json: bool) -> No
     """
     Print how the device differs from the list: exit status 0 when it does not, 1 when it does.
 
-    What is there and not expected begins with "+", what is expected and not there with "-"; what is
-    another than it was has both.
+    What is there and not expected begins with "+", what is expected and not there with "-". Of what is
+    other than expected the differences are told.
     """
     kept = Kept.of(subsystem, name)
     with progress(kept.host):
         found = kept.differences()
     if as_json:
         _print(found.as_json())
+    elif not found.any:
+        click.echo("nothing is different")
     else:
         for title, rows in found.parts():
             click.echo(f"{title}:")
@@ -200,6 +209,10 @@ def _verify_file(key: Path, file: Path) -> None:
         raise BaselineError(f"the signature of {file} does not fit")
     listing = baseline.parse(data, file.name, list)
     click.echo(f"{file}: the list of {one_line(listing.check)}, serial {listing.serial}")
+
+
+def _entries(rows: Sized) -> str:
+    return counted(len(rows), "entry", "entries")
 
 
 def _serial(data: bytes) -> int:

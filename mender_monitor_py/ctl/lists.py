@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Self
 
 from mender_monitor_py import baseline
 from mender_monitor_py.baseline import Listing
 from mender_monitor_py.ctl.checks import named, open_catalog
+from mender_monitor_py.ctl.text import without_long_hashes
 from mender_monitor_py.errors import BaselineError
 from mender_monitor_py.host import signedlists
 from mender_monitor_py.host.clock import Clock
@@ -27,12 +28,22 @@ _REDRAW_S = 0.1
 
 
 @dataclass(frozen=True)
+class Changed:
+    """A thing that is other than its entries expect: their rows, its own, and what differs."""
+
+    subject: str
+    expected: list[str]
+    found: str
+    differences: list[str]
+
+
+@dataclass(frozen=True)
 class Differences:
     """How a device differs from a list, as rows of it."""
 
     unexpected: list[str]
     missing: list[str]
-    changed: list[tuple[list[str], str]]
+    changed: list[Changed]
 
     @property
     def any(self) -> bool:
@@ -41,15 +52,17 @@ class Differences:
     def parts(self) -> Iterator[tuple[str, list[str]]]:
         """Headings with the lines below them, for a person."""
         if self.changed:
-            pairs = [[*(f"- {row}" for row in before), f"+ {after}"] for before, after in self.changed]
-            yield "other than expected", [line for pair in pairs for line in pair]
+            lines = []
+            for one in self.changed:
+                lines += [one.subject, *(f"    {without_long_hashes(text)}" for text in one.differences)]
+            yield "other than expected", lines
         if self.unexpected:
             yield "not expected", [f"+ {row}" for row in self.unexpected]
         if self.missing:
             yield "expected, but not there", [f"- {row}" for row in self.missing]
 
     def as_json(self) -> dict[str, Any]:
-        changed = [{"expected": before, "found": after} for before, after in self.changed]
+        changed = [asdict(one) for one in self.changed]
         return {"unexpected": self.unexpected, "missing": self.missing, "changed": changed}
 
 
@@ -163,13 +176,15 @@ class Kept:
         subjects = [self.check.subject(self._parsed(thing.row)) for thing in things]
         used: set[int] = set()
         unexpected: list[str] = []
-        changed: list[tuple[list[str], str]] = []
+        changed: list[Changed] = []
         for thing, subject in zip(things, subjects, strict=True):
             about = by_subject.get(subject, [])
-            fitting = [entry for entry in (*about, *anywhere) if entry.allows(thing)]
+            fitting = [entry for entry in (*about, *anywhere) if self.check.allows(entry, thing)]
             used.update(map(id, fitting or about))
             if not fitting and about:
-                changed.append(([row for row, entry in entries if entry in about], thing.row))
+                rows = [row for row, entry in entries if entry in about]
+                differing = min((self.check.differences(entry, thing) for entry in about), key=len)
+                changed.append(Changed(subject, rows, thing.row, differing))
             elif not fitting:
                 unexpected.append(thing.row)
         missing = [row for row, entry in entries if id(entry) not in used]

@@ -62,6 +62,8 @@ class Baselined(Check, Generic[E, T]):
     """A check that compares what there is with a list."""
 
     inline: tuple[E, ...]
+    columns: tuple[str, ...] = ()
+    """What the fields of an entry are, for who reads a list; the last one takes what is left of the line."""
 
     @staticmethod
     @abstractmethod
@@ -106,6 +108,14 @@ class Baselined(Check, Generic[E, T]):
         Empty where several entries may be about the same.
         """
         return ""
+
+    def allows(self, entry: E, thing: T, /) -> bool:
+        """Whether *thing* is what *entry* expects."""
+        return entry.allows(thing)
+
+    def differences(self, entry: E, thing: T, /) -> list[str]:
+        """What of *thing* is other than *entry* expects, where both are about the same :meth:`subject`."""
+        return []
 
 
 class Expected(Generic[E]):

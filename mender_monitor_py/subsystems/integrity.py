@@ -78,6 +78,7 @@ class IntegrityCheck(Baselined[Entry, Executable]):
     subsystem = "integrity"
     summary = "executables that are not as they were"
     fields = (_FILES, _ALLOW, _INODE, _INTERVAL, _FULL, _RATE, _MAX_ALERTS)
+    columns = ("SHA256", "INODE", "DEVICE", "MODE", "OWNER", "PATH")
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         super().__init__(definition, settings)
@@ -99,6 +100,12 @@ class IntegrityCheck(Baselined[Entry, Executable]):
     @staticmethod
     def subject(entry: Entry, /) -> str:
         return quote(entry.subject) if entry.subject else ""
+
+    def allows(self, entry: Entry, thing: Executable, /) -> bool:
+        return entry.names(thing.path) and not self.differences(entry, thing)
+
+    def differences(self, entry: Entry, thing: Executable, /) -> list[str]:
+        return entry.differences(thing, inode=self.inode)
 
     async def survey(self, host: Host) -> list[Executable]:
         paths = expand(self._files)

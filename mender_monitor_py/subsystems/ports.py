@@ -49,6 +49,7 @@ class PortsCheck(Baselined[Entry, Port]):
     subsystem = "ports"
     summary = "open ports that are not expected"
     fields = (_ALLOW, _SCOPE, _PROTOCOLS, _NAMESPACES, _INTERVAL, _MAX_ALERTS)
+    columns = ("PROTOCOL", "PORT", "PROCESS", "EXECUTABLE")
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         super().__init__(definition, settings)

@@ -75,6 +75,7 @@ class ProcessCheck(Baselined[Entry, Image]):
     subsystem = "process"
     summary = "programs that are not expected to run"
     fields = (_ALLOW, _LEARN, _MODE, _KERNEL, _SCRIPTS, _HIDDEN, _INTERVAL, _EXPIRATION, _MAX_ALERTS)
+    columns = ("PROGRAM", "SCRIPT, CONDITIONS")
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         super().__init__(definition, settings)

@@ -87,6 +87,7 @@ class SetuidCheck(Baselined[Entry, Found]):
     subsystem = "setuid"
     summary = "set-uid executables that are not expected"
     fields = (_PATHS, _EXCLUDE, _ALLOW, _BITS, _INTERVAL, _XDEV, _MAX_ALERTS)
+    columns = ("PATH", "CONDITIONS")
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         super().__init__(definition, settings)
@@ -104,6 +105,9 @@ class SetuidCheck(Baselined[Entry, Found]):
     @staticmethod
     def subject(entry: Entry, /) -> str:
         return quote(entry.subject)
+
+    def differences(self, entry: Entry, thing: Found, /) -> list[str]:
+        return entry.differences(thing)
 
     @property
     def bits(self) -> int:

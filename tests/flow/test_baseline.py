@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -114,7 +115,11 @@ def test_learn_show_diff_and_accept(device):
     first = device.list.read_bytes()
     assert "nothing is different" in device.ctl("learn", "integrity", "core")
     assert first == device.list.read_bytes()
-    assert device.ctl("diff", "integrity", "core") == ""
+    assert device.ctl("diff", "integrity", "core") == "nothing is different\n"
+    shown = device.ctl("show", "integrity", "core").splitlines()
+    assert shown[0].endswith("integrity_core.list: 3 entries, serial 1, no key in trusted.d")
+    assert shown[1].split() == ["SHA256", "INODE", "DEVICE", "MODE", "OWNER", "PATH"]
+    assert [line.split()[5] for line in shown[2:]] == [str(device.tool(number)) for number in range(3)]
 
     device.tool(0).write_text("other")
     device.tool(1).unlink()
@@ -122,7 +127,10 @@ def test_learn_show_diff_and_accept(device):
     shown = device.ctl("diff", "integrity", "core", status=1)
     headings = ["other than expected:", "not expected:", "expected, but not there:"]
     assert [line for line in shown.splitlines() if line.endswith(":")] == headings
-    assert [line.split()[0] for line in shown.splitlines() if line not in headings] == ["-", "+", "+", "-"]
+    lines = [line.strip() for line in shown.splitlines() if line not in headings]
+    assert lines[0] == str(device.tool(0))
+    assert re.fullmatch(r"sha256: [0-9a-f]{12}…, expected [0-9a-f]{12}…", lines[1])
+    assert [line.split()[0] for line in lines[2:]] == ["+", "-"]
 
     assert "serial 2" in device.ctl("accept", "integrity", "core", str(device.tool(0)))
     device.ctl("accept", "integrity", "core", str(device.tool(3)))
@@ -132,7 +140,19 @@ def test_learn_show_diff_and_accept(device):
     assert (
         len(json.loads(device.ctl("show", "integrity", "core", "--json"))["entries"]) == 4
     )  # replaced, not added
-    assert json.loads(device.ctl("learn", "integrity", "core", "--json"))["serial"] == 4
+    facts = json.loads(device.ctl("learn", "integrity", "core", "--json"))
+    assert (facts["serial"], facts["entries"], facts["new"], facts["gone"]) == (4, 3, 0, 1)
+
+
+def test_what_the_check_leaves_out_is_no_difference(device):
+    """With INTEGRITY_INODE=no a copy is the same, for the command too."""
+    file = device.paths.monitor_d / "available/integrity_core.sh"
+    file.write_text(f"{file.read_text()}INTEGRITY_INODE=no\n")
+    device.learn()
+    copy = device.tools / "copy"
+    shutil.copy2(device.tool(0), copy)
+    copy.rename(device.tool(0))
+    assert device.ctl("diff", "integrity", "core") == "nothing is different\n"
 
 
 def test_a_learned_list_is_sorted_by_path_and_the_same_on_each_learn(device):
@@ -160,7 +180,7 @@ def test_accept_takes_a_path_of_any_characters(device):
     odd.write_text("odd")
     row = json.loads(device.ctl("diff", "integrity", "core", "--json", status=1))["unexpected"][0]
     device.ctl("accept", "integrity", "core", row.split()[5])
-    assert device.ctl("diff", "integrity", "core") == ""
+    assert device.ctl("diff", "integrity", "core") == "nothing is different\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives capabilities up")
