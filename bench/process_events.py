@@ -4,8 +4,9 @@ Programs that live for a millisecond: how many are seen and named, and what that
     python -m bench.process_events [--count 2000] [--workers 2]
 
 The process check runs in a process of its own, on a list that expects all programs, while others start them.
-Beside it forkstat(8), where it is installed, and psutil with a look each second. Then the
-latency from the start of a program to its alert, and from the end of a process to the alert of its restart.
+Beside it forkstat(8), where it is installed, and psutil with a look each second. Then the latency from the
+start of a program to its alert, from a mount over a process's folder in /proc to the alert that it hides, and
+from the end of a process to the alert of its restart; beside that monit(1), with a look each 2 seconds.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from bench import monit
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.processevents import Execution
@@ -189,6 +191,19 @@ async def latency(folder: Path, rounds: int) -> None:
         taken.append(1000 * (time.monotonic() - begun))
     show("program started to alert", taken)
 
+    (folder / "empty").mkdir()
+    taken = []
+    for _ in range(rounds // 5):
+        with subprocess.Popen(["/bin/sleep", "600"]) as hiding:
+            await asyncio.sleep(0.1)
+            begun = time.monotonic()
+            subprocess.run(["mount", "--bind", folder / "empty", f"/proc/{hiding.pid}"], check=True)
+            await seen.until(partial(seen.is_bad, f"hidden {hiding.pid}"))
+            taken.append(1000 * (time.monotonic() - begun))
+            subprocess.run(["umount", f"/proc/{hiding.pid}"], check=True)
+            hiding.kill()
+    show("process covered to alert", taken)
+
     app = shutil.copy("/bin/sleep", folder / "app")
     process = subprocess.Popen([app, "600"])
     told, second = await start(PidCheck(Definition(CheckId("pid", "app"), {"PID_EXE": str(app)}), Settings()))
@@ -208,6 +223,28 @@ async def latency(folder: Path, rounds: int) -> None:
         task.cancel()
         await asyncio.wait([task])
     await host.aclose()
+
+
+def monit_latency(folder: Path, rounds: int) -> None:
+    """How long monit takes to tell a restart, with its shortest useful cycle."""
+    app, touched = Path(shutil.copy("/bin/sleep", folder / "app2")), folder / "touched"
+    process = subprocess.Popen([app, "600"])
+    taken = []
+    with monit.running(folder / "monit", 2, [monit.process_check(app, touched)]):
+        time.sleep(5)
+        for number in range(rounds):
+            time.sleep(2 + number / rounds)
+            begun = time.monotonic()
+            process.kill()
+            process.wait()
+            process = subprocess.Popen([app, "600"])
+            while not touched.exists():
+                time.sleep(0.005)
+            taken.append(1000 * (time.monotonic() - begun))
+            touched.unlink()
+    process.kill()
+    process.wait()
+    show("the same by monit each 2 s", taken)
 
 
 def is_told(report: JudgingReport, after: float) -> bool:
@@ -236,6 +273,8 @@ def main() -> None:
             measure(program, options.count, options.workers)
         ours(Path(name), program, options.count, options.workers)
         asyncio.run(latency(Path(name), options.rounds))
+        if monit.is_installed():
+            monit_latency(Path(name), options.rounds // 5)
 
 
 if __name__ == "__main__":

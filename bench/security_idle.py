@@ -3,6 +3,8 @@ What the daemon costs with the five security checks of processes and files, whil
 root. The list of `integrity` has the programs of /usr/bin and /usr/sbin.
 
     python -m bench.security_idle [--seconds 60] [--python /usr/bin/python3]
+
+Beside it monit(1), where it is installed: the same files and one process, each minute.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench import monit
 from bench.support import Cost, Device, cost
 from mender_monitor_py.baseline import Glob, render
 from mender_monitor_py.host.filestates import executable, expand
@@ -52,6 +55,25 @@ def measure(folder: Path, checks: dict[tuple[str, str], dict[str, str]], options
         return cost(device.pid).since(before)
 
 
+def peer(folder: Path, seconds: float) -> Cost:
+    """What monit costs with the files of the integrity check and one process."""
+    files = [one.path for one in asyncio.run(Scanner().hash_all(expand(map(Glob, LEARNED)))) if not one.error]
+    checks = [monit.file_check(number, Path(path)) for number, path in enumerate(files)]
+    checks.append(monit.process_check(Path("/bin/sleep"), folder / "changed"))
+    with monit.running(folder, 60, checks) as pid:
+        time.sleep(30)  # the first cycle
+        before = cost(pid)
+        time.sleep(seconds)
+        return cost(pid).since(before)
+
+
+def show(title: str, spent: Cost, seconds: float) -> None:
+    minutes = seconds / 60
+    cpu, wakeups = spent.cpu / minutes, spent.wakeups / minutes
+    print(f"{title:<12} a minute: {cpu:.3f} CPU s, {wakeups:.0f} wake-ups")
+    print(f"{'':<12} RSS {spent.rss / 2**20:.1f} MiB, PSS {spent.pss / 2**20:.1f} MiB", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -64,11 +86,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, subprocess.Popen(["/bin/sleep", "3600"]) as app:
         sets = {"nothing": {}, "all of them": CHECKS} | {f"{key[0]}": {key: CHECKS[key]} for key in CHECKS}
         for title, checks in sets.items():
-            spent = measure(Path(name) / title.replace(" ", "_"), checks, options)
-            minutes = options.seconds / 60
-            cpu, wakeups = spent.cpu / minutes, spent.wakeups / minutes
-            print(f"{title:<12} a minute: {cpu:.3f} CPU s, {wakeups:.0f} wake-ups")
-            print(f"{'':<12} RSS {spent.rss / 2**20:.1f} MiB, PSS {spent.pss / 2**20:.1f} MiB", flush=True)
+            show(title, measure(Path(name) / title.replace(" ", "_"), checks, options), options.seconds)
+        if monit.is_installed():
+            show("monit", peer(Path(name) / "monit", options.seconds), options.seconds)
         app.kill()
 
 
