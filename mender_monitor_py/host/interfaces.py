@@ -11,7 +11,8 @@ import socket
 import struct
 from typing import Protocol
 
-from mender_monitor_py.host.netlinksocket import EventSocket, Message, NetlinkSocket, attributes, messages
+from mender_monitor_py.host.netlinksocket import EventSocket, NetlinkSocket
+from mender_monitor_py.netlinkmessages import Message, attributes, messages
 from mender_monitor_py.trafficmeter import Link, Reading
 from mender_monitor_py.trafficwindow import Bytes
 

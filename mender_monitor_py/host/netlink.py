@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from mender_monitor_py.host.netlinksocket import EventSocket, messages
+from mender_monitor_py.host.netlinksocket import EventSocket
+from mender_monitor_py.netlinkmessages import messages
 
 # <linux/rtnetlink.h>: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400

@@ -1,5 +1,5 @@
 """
-Netlink sockets: dumps, attributes and multicast messages; see netlink(7).
+Netlink sockets: dumps and multicast messages; see netlink(7).
 
 A plain socket and :mod:`struct`; pyroute2 takes 60 times the CPU and more memory than the watcher has.
 """
@@ -11,49 +11,18 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+
+from mender_monitor_py.netlinkmessages import HEADER, Message, messages
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH
 _DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
-_TYPE = 0x3FFF  # NLA_TYPE_MASK
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
-_ATTRIBUTE = struct.Struct("=HH")
 _RESULT = struct.Struct("=i")
 _BUFFER = 1 << 16  # a message for a socket is at most 32 KiB
 _PATIENCE_S = 5.0
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1  # <linux/socket.h>, <linux/netlink.h>
 _SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
-
-
-class Message(NamedTuple):
-    """One netlink message without its header."""
-
-    kind: int
-    flags: int
-    sequence: int
-    body: memoryview
-
-
-def messages(data: bytes) -> Iterator[Message]:
-    """The messages of a datagram, as far as it is whole."""
-    view, offset = memoryview(data), 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-        if not _HEADER.size <= length <= len(data) - offset:
-            return
-        yield Message(kind, flags, sequence, view[offset + _HEADER.size : offset + length])
-        offset += (length + 3) & ~3  # NLMSG_ALIGN
-
-
-def attributes(body: memoryview, offset: int) -> Iterator[tuple[int, memoryview]]:
-    """The attributes of a message behind the first *offset* bytes of its body, by type."""
-    while offset + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if not _ATTRIBUTE.size <= length <= len(body) - offset:
-            return
-        yield kind & _TYPE, body[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3  # NLA_ALIGN
 
 
 class NetlinkSocket:
@@ -72,7 +41,7 @@ class NetlinkSocket:
         """All messages that answer the dump request *kind*, made anew when the table changed under it."""
         for _ in range(3):
             self._sequence += 1
-            header = _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_DUMP, self._sequence, 0)
+            header = HEADER.pack(HEADER.size + len(body), kind, _REQUEST_DUMP, self._sequence, 0)
             self._socket.send(header + body)
             found, interrupted = self._receive()
             if not interrupted:
@@ -98,7 +67,7 @@ class NetlinkSocket:
 
 class EventSocket:
     """
-    What the kernel tells the multicast *groups*, a bit mask, of *protocol*.
+    What the kernel tells the multicast *groups*, a bit mask, of *protocol*; :meth:`join` adds others.
 
     *received* gets each datagram in :meth:`read`, *lost* is called there when the kernel had to drop some.
     Raises OSError.
@@ -117,6 +86,10 @@ class EventSocket:
         except OSError:
             self._socket.close()
             raise
+
+    def join(self, group: int) -> None:
+        """Be told of the multicast group with this number, too: a mask has but 32. Raises OSError."""
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
 
     def follow(self) -> None:
         """Read what comes as soon as it comes, in the running loop."""

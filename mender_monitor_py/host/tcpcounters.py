@@ -13,8 +13,9 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from mender_monitor_py.host.netlinksocket import EventSocket, Message, NetlinkSocket, attributes, messages
+from mender_monitor_py.host.netlinksocket import EventSocket, NetlinkSocket
 from mender_monitor_py.host.sockdiag import NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY
+from mender_monitor_py.netlinkmessages import Message, attributes, messages
 from mender_monitor_py.trafficwindow import Bytes
 
 _INFO = 2  # INET_DIAG_INFO

@@ -30,7 +30,9 @@ def layers() -> dict[str, int]:
     assert len(rows) == 6, "the table of the layers is not as this test knows it"
     # In the row of the pure modules, what they may not import follows a colon.
     named = ((number, cell.partition(": no ")[0]) for number, (_, cell) in enumerate(rows))
-    return {word.rstrip("/"): number for number, cell in named for word in re.findall(r"`([a-z_/]+)`", cell)}
+    return {
+        word.rstrip("/"): number for number, cell in named for word in re.findall(r"`([a-z0-9_/]+)`", cell)
+    }
 
 
 LAYERS = layers()

@@ -8,8 +8,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mender_monitor_py.host.netlinksocket import attributes, messages
 from mender_monitor_py.host.tcpcounters import parse
+from mender_monitor_py.netlinkmessages import attributes, messages
 from mender_monitor_py.trafficwindow import Bytes
 
 bodies = st.lists(st.tuples(st.integers(0, 200), st.binary(max_size=60)), max_size=9)
