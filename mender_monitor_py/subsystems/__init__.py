@@ -23,6 +23,7 @@ SUBSYSTEMS = (
     "traffic",
     "login",
     "vulnscan",
+    "wifi",
 )
 TEMPLATES = ("dockerevents",)
 # The original's own, whose scripts may still lie in monitor.d. For every other subsystem a user's own script

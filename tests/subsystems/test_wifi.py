@@ -1,0 +1,243 @@
+"""
+The `wifi` check with what a look may show.
+
+On real radios it runs in tests/system/test_wifi.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mender_monitor_py import wifiwatch
+from mender_monitor_py.errors import DefinitionError, UnknownError
+from mender_monitor_py.host import wireless
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.wireless import Look
+from mender_monitor_py.model import CRITICAL, OK, CheckId
+from mender_monitor_py.nl80211 import Family, Network
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems import wifi
+from mender_monitor_py.subsystems.base import Definition
+from mender_monitor_py.subsystems.wifi import WifiCheck
+from mender_monitor_py.wifisecurity import Security
+from tests.fakes.judging import JudgingReport
+
+CHANGED, DISCONNECTED = "Wi-Fi access point changed on wlan0", "Wi-Fi disconnected on wlan0"
+GONE = Look(None, reason="there is no wireless interface wlan0")
+IDLE = Look(None, 3, reason="wlan0 is not connected")
+
+
+def on(ssid: bytes, bssid: str = "02:00:00:00:00:00", *, authorised: bool = True, grade: int = 2) -> Look:
+    return Look(None, 3, Network(ssid, bssid, 2412, Security(grade, "WPA2 (PSK)"), -40.0), authorised)
+
+
+class Radio:
+    """What the next look shows, and how many there were."""
+
+    def __init__(self) -> None:
+        self.shows: Look | UnknownError = GONE
+        self.looks = 0
+
+    def look(self, name: str) -> Look:
+        assert name == "wlan0"
+        self.looks += 1
+        if isinstance(self.shows, UnknownError):
+            raise self.shows
+        return self.shows
+
+
+@pytest.fixture
+def radio(monkeypatch):
+    made = Radio()
+    monkeypatch.setattr(wireless, "look", made.look)
+    monkeypatch.setattr(wifi, "LOOK_S", 0.02)
+    monkeypatch.setattr(wifi, "SETTLE_S", 0.0)
+    return made
+
+
+def check(**values: str) -> WifiCheck:
+    return WifiCheck(Definition(CheckId("wifi", "wlan0"), values), Settings())
+
+
+@asynccontextmanager
+async def watched(paths, one: WifiCheck, report: JudgingReport):
+    host = Host(paths, Clock())
+    task = asyncio.get_running_loop().create_task(one.run(host, report))
+    try:
+        yield report
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await host.aclose()
+
+
+async def looks(radio: Radio, report: JudgingReport) -> None:
+    """The check looks twice more: what it had to tell is told."""
+    wanted = radio.looks + 2
+    async with asyncio.timeout(10):
+        while radio.looks < wanted:
+            await asyncio.sleep(0.005)  # a look tells nobody that it was made
+    assert report
+
+
+def test_a_changed_network_is_one_alert_that_ends_on_an_allowed_one(paths, radio):
+    async def scenario():
+        radio.shows = on(b"home")
+        async with watched(paths, check(WIFI_SSID="home other"), JudgingReport()) as report:
+            await report.until(lambda: report.reason == "")
+            radio.shows = on(b"evil", "02:00:00:00:09:00")
+            await report.until(lambda: report.open == [CHANGED])
+            text = report.last(CHANGED).details.description
+            assert text == (
+                "the SSID evil is not expected\n"
+                "now: SSID evil, BSSID 02:00:00:00:09:00, 2412 MHz, -40 dBm, WPA2 (PSK)\n"
+                "before: SSID home, BSSID 02:00:00:00:00:00, 2412 MHz, -40 dBm, WPA2 (PSK)\n"
+                "expected: SSID home or other, BSSID any, security wpa2 or better"
+            )
+            radio.shows = IDLE  # it is not over
+            await looks(radio, report)
+            radio.shows = on(b"other", authorised=False)
+            await looks(radio, report)
+            assert report.open == [CHANGED]
+            radio.shows = on(b"other")
+            await report.until(lambda: not report.open)
+            assert [(a.level, a.subject.status) for a in report.alerts] == [
+                (CRITICAL, "changed"),
+                (OK, "expected"),
+            ]
+
+    asyncio.run(scenario())
+
+
+def test_what_was_learned_outlives_the_daemon(paths, radio):
+    async def scenario():
+        radio.shows = on(b"home")
+        async with watched(paths, check(), JudgingReport()) as first:
+            await first.until(lambda: first.notes.get("learned") == "home: the first network that was seen")
+        radio.shows = on(b"evil")
+        async with watched(paths, check(), JudgingReport(first.memory)) as second:
+            await second.until(lambda: second.open == [CHANGED])
+            assert "before: SSID home" in second.last(CHANGED).details.description
+            assert second.notes["network"] == "evil, 02:00:00:00:00:00, WPA2 (PSK)"
+
+    asyncio.run(scenario())
+
+
+def test_no_interface_is_not_known_and_recovers(paths, radio):
+    async def scenario():
+        async with watched(paths, check(WIFI_SSID="home"), JudgingReport()) as report:
+            await report.until(lambda: report.reason == "there is no wireless interface wlan0")
+            radio.shows = UnknownError("the Wi-Fi driver of wlan0 does not answer")
+            await report.until(lambda: "does not answer" in report.reason)
+            radio.shows = on(b"")
+            await report.until(lambda: report.reason == "the driver of wlan0 does not tell the SSID")
+            radio.shows = on(b"home")
+            await report.until(lambda: report.reason == "")
+            assert report.alerts == []
+
+    asyncio.run(scenario())
+
+
+def test_a_required_connection_that_is_missing(paths, radio, monkeypatch):
+    async def scenario():
+        monkeypatch.setattr(wifiwatch, "BOOT_S", 0.0)
+        one = check(WIFI_SSID="home", WIFI_REQUIRE="yes", WIFI_GRACE="0")
+        async with watched(paths, one, JudgingReport()) as report:
+            await report.until(lambda: report.open == [DISCONNECTED])
+            assert report.reason == ""
+            text = report.last(DISCONNECTED).details.description
+            assert text == "there is no wireless interface wlan0, for less than a second"
+            radio.shows = on(b"home", authorised=False)
+            await looks(radio, report)
+            assert report.open == [DISCONNECTED]
+            radio.shows = on(b"home")
+            await report.until(lambda: not report.open)
+            radio.shows = IDLE
+            await report.until(lambda: report.open == [DISCONNECTED])
+            assert "it was on: SSID home" in report.last(DISCONNECTED).details.description
+            # Another network is a connection, and another finding.
+            radio.shows = on(b"evil")
+            await report.until(lambda: report.open == [CHANGED])
+
+    asyncio.run(scenario())
+
+
+def test_it_may_be_away_for_the_grace_and_where_it_is_not_required(paths, radio):
+    async def scenario():
+        radio.shows = IDLE
+        async with (
+            watched(paths, check(WIFI_REQUIRE="yes", WIFI_GRACE="1h"), JudgingReport()) as patient,
+            watched(paths, check(), JudgingReport()) as free,
+        ):
+            await looks(radio, patient)
+            await looks(radio, free)
+            assert patient.alerts == free.alerts == []
+            assert patient.reason == free.reason == ""
+
+    asyncio.run(scenario())
+
+
+def test_a_network_that_stays_is_observed_once(paths, radio):
+    """What is seen again and again is not written again and again; the signal is no change."""
+
+    async def scenario():
+        radio.shows = on(b"evil")
+        async with watched(paths, check(WIFI_SSID="home"), JudgingReport()) as report:
+            await report.until(lambda: report.open == [CHANGED])
+            for signal in (-41.0, -70.0):
+                assert isinstance(radio.shows, Look) and radio.shows.network is not None
+                seen = radio.shows.network
+                weaker = Network(seen.ssid, seen.bssid, seen.frequency, seen.security, signal)
+                radio.shows = radio.shows._replace(network=weaker)
+                await looks(radio, report)
+            assert report.states[wifi.NETWORK].repeats == 0
+
+    asyncio.run(scenario())
+
+
+def test_on_this_machine(paths, monkeypatch):
+    """Whatever its kernel has: an interface that is not there is not known, with the reason."""
+    monkeypatch.setattr(wifi, "LOOK_S", 0.02)
+
+    async def scenario():
+        one = check(WIFI_INTERFACE="wlan-missing")
+        async with watched(paths, one, JudgingReport()) as report:
+            await report.until(lambda: report.reason != "starting")
+            reasons = ("there is no wireless interface wlan-missing", "this kernel has no nl80211")
+            assert report.reason.startswith(reasons)
+            assert report.alerts == []
+
+    asyncio.run(scenario())
+
+
+def test_events_of_a_family(paths):
+    """A subscription to groups that nobody has is an error that is told."""
+
+    async def scenario():
+        with pytest.raises(OSError, match=r"."):
+            wireless.WirelessEvents(Family(1, {"mlme": 2**31 - 1}), lambda event: None)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("values", "wrong"),
+    [
+        ({"WIFI_INTERFACE": "wlan 0"}, "name of a network interface"),
+        ({"WIFI_INTERFACE": "a-name-that-is-too-long"}, "name of a network interface"),
+        ({"WIFI_SSID": "x" * 33}, "33 bytes"),
+        ({"WIFI_SSID": '"half'}, "double quotes"),
+        ({"WIFI_BSSID": "plant-floor"}, "no address"),
+        ({"WIFI_SECURITY": "wep"}, "wpa2 wpa3 any"),
+        ({"WIFI_REQUIRE": "maybe"}, "yes no"),
+        ({"WIFI_GRACE": "soon"}, "number of seconds"),
+    ],
+)
+def test_values_that_cannot_be_used(values, wrong):
+    with pytest.raises(DefinitionError, match=wrong):
+        check(**values)
