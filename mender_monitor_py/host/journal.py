@@ -41,7 +41,10 @@ class Journal:
     that was taken; without one the journal is read from its present end on.
     """
 
-    def __init__(self, matches: Sequence[str], fields: Sequence[str], cursor: str) -> None:
+    def __init__(
+        self, matches: Sequence[str], fields: Sequence[str], cursor: str, folders: Sequence[str] = _FOLDERS
+    ) -> None:
+        self._folders = folders
         self._matches = matches
         self._fields = fields
         self._boot = ""
@@ -61,7 +64,7 @@ class Journal:
 
     async def open(self) -> None:
         """Find where to begin. Raises UnknownError when there is no journal to read."""
-        _require_readable()
+        _require_readable(self._folders)
         newest = await self._ask("--lines=1")
         self._boot = _boot(newest)
         if not self._boot:
@@ -219,11 +222,9 @@ def is_kept() -> bool:
     return any(Path(folder).is_dir() for folder in (*_FOLDERS, "/run/systemd/journal"))
 
 
-def _require_readable() -> None:
-    files = [path for folder in _FOLDERS for path in Path(folder).glob("*/system.journal")]
+def _require_readable(folders: Sequence[str]) -> None:
+    files = [path for folder in folders for path in Path(folder).glob("*/system.journal")]
+    if not files:
+        raise UnknownError("there is no journal; LOGIN_SOURCE can be the file that syslog writes")
     if not any(os.access(path, os.R_OK) for path in files):
-        if files:
-            raise UnknownError("the journal may not be read: that takes root, or the group systemd-journal")
-        raise UnknownError(
-            "there is no journal: set LOGIN_SOURCE to the file that syslog writes, as /var/log/auth.log"
-        )
+        raise UnknownError("the journal may not be read: that takes root, or the group systemd-journal")

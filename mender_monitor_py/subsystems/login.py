@@ -156,6 +156,9 @@ class _Watch:
         """Tell what the source gives, for ever."""
         look_at = 0.0
         self._told = self._source.memory
+        self._report.remember(self._told)
+        if self._source.healthy:
+            self._can_look()
         while not self._ending:
             messages = await self._next()
             if self._known and self._loop.time() >= look_at:
@@ -212,10 +215,13 @@ class _Watch:
 
         False: the daemon ends and takes no news any more. The next start is to read them again.
         """
-        seen = [found for message in messages if (found := self._judge(message)) is not None]
-        for one in seen:
-            self._findings.see(one, memory)
-        return not seen or self._findings.waiting or self._report.memory == memory
+        told = False
+        for message in messages:
+            found = self._judge(message)
+            if found is not None:
+                self._findings.see(found, memory)
+                told = True
+        return not told or self._findings.waiting or self._report.memory == memory
 
     def _judge(self, message: Message) -> Observation | None:
         """The finding that *message* tells of."""
@@ -318,6 +324,8 @@ class _File:
         if json.dumps(str(path)) not in memory:  # a new check, or of another source
             memory = end_of(path)
         self._stream = host.files.follow(path, memory)
+        if not path.is_file():
+            report.unknown(f"{path} is not there")
         report.note("source", f"{path} is read, where local users can forge lines")
 
     async def open(self) -> None:

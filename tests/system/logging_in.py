@@ -13,6 +13,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 OPTIONS = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "NumberOfPasswordPrompts=1")
@@ -36,7 +37,7 @@ def ssh(user: str, password: str, *options: str) -> None:
 
 
 def typed(user: str, command: str, *talk: str) -> None:
-    """Run *command* on a terminal; type each answer once its prompt has come."""
+    """Run *command* on a terminal; type each answer once its prompt has come. An empty one: go away."""
     as_user = [] if user == "root" else ["runuser", f"--user={user}", "--"]
     pid, terminal = pty.fork()
     if pid == 0:
@@ -48,16 +49,22 @@ def typed(user: str, command: str, *talk: str) -> None:
     while True:
         try:
             data = os.read(terminal, 4096)
-        except OSError:  # EIO: nobody has the terminal any more
-            break
-        if not data:
-            break
+        except OSError:  # EIO: nobody has the terminal open; login(1) hangs it up first, see vhangup(2)
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return
+            time.sleep(0.02)
+            continue
         said += data
         if waiting and waiting[0][0].encode() in said:
-            os.write(terminal, waiting.pop(0)[1].encode() + b"\n")
+            answer = waiting.pop(0)[1]
+            if not answer:
+                os.close(terminal)
+                os.waitpid(pid, 0)
+                return
+            os.write(terminal, answer.encode() + b"\n")
             said = b""
         sys.stdout.buffer.write(data)
-    os.waitpid(pid, 0)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

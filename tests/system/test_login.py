@@ -168,9 +168,9 @@ def test_sudo_su_and_the_console(logins: Logins) -> None:
     logins.expect("su to root by mallory", "mallory", "CRITICAL")
     logins.type("mallory", "su -", "assword", "wrong")
     logins.expect("su to root refused for mallory", "mallory", "CRITICAL")
-    logins.type("root", "login", "login:", "root", "assword", PASSWORD, ":~#", "exit")
+    logins.type("root", "exec login", "login:", "root", "assword", PASSWORD, ":~#", "exit")
     logins.expect("Root login on the console", "root on pts/0", "CRITICAL")
-    logins.type("root", "timeout --foreground 2 login", "login:", "root", "assword", "wrong")
+    logins.type("root", "exec login", "login:", "root", "assword", "wrong", "incorrect", "")
     logins.expect("Root login refused on the console", "root on pts/0", "CRITICAL")
     assert not [one for one in logins.told() if one[0] == "OK"]
 
@@ -261,9 +261,9 @@ def test_debian_13(on_trixie: Logins) -> None:
     logins.expect("sudo to root refused for mallory", "mallory: not in sudoers", "CRITICAL")
     logins.type("mallory", "su -", "assword", PASSWORD, ":~#", "exit")
     logins.expect("su to root by mallory", "mallory", "CRITICAL")
-    logins.type("root", "login", "login:", "root", "assword", PASSWORD, ":~#", "exit")
+    logins.type("root", "exec login", "login:", "root", "assword", PASSWORD, ":~#", "exit")
     logins.expect("Root login on the console", "root on pts/0", "CRITICAL")
-    logins.type("root", "timeout --foreground 2 login", "login:", "root", "assword", "wrong")
+    logins.type("root", "exec login", "login:", "root", "assword", "wrong", "incorrect", "")
     logins.expect("Root login refused on the console", "root on pts/0", "CRITICAL")
     logins.device.run("mender-monitorctl disable login root")
     logins.device.run("systemctl enable --quiet --now rsyslog && touch /var/log/auth.log")
