@@ -36,10 +36,25 @@ class Cost:
             self.pss,
         )
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.cpu + other.cpu,
+            self.wakeups + other.wakeups,
+            self.written + other.written,
+            self.rss + other.rss,
+            self.pss + other.pss,
+        )
 
-def cost(pid: int) -> Cost:
+
+def family_cost(pid: int, proc: Path = Path("/proc")) -> Cost:
+    """That of *pid* and of all that it started."""
+    children = [child for file in proc.glob(f"{pid}/task/*/children") for child in file.read_text().split()]
+    return sum((family_cost(int(child), proc) for child in children), cost(pid, proc))
+
+
+def cost(pid: int, proc: Path = Path("/proc")) -> Cost:
     """Read from /proc, see proc(5): schedstat counts nanoseconds of every thread, io what was written."""
-    folder = Path(f"/proc/{pid}")
+    folder = proc / str(pid)
     cpu = sum(int(task.read_text().split()[0]) for task in folder.glob("task/*/schedstat")) / 1e9
     wakeups = sum(
         _field(task.read_text(), "voluntary_ctxt_switches") for task in folder.glob("task/*/status")
