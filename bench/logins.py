@@ -5,9 +5,9 @@ What watching logins costs on a booted device, beside fail2ban and `journalctl -
 
 A program named sshd, run by root, writes what sshd writes: through /dev/log, so that journald vouches for it.
 All of them see the same messages, one after the other: their CPU time with their children, and their memory
-(PSS: what they share is divided) after it. Latency is from a message to the alert in the outbox, to the line in
-the log of fail2ban, to the line from grep. The journal holds --journal other entries, and another one is written
-each second. fail2ban is installed from the device's Debian.
+(PSS: what they share is divided) after it. Latency is from a message to the alert in the outbox, to the line
+in the log of fail2ban, to the line from grep. The journal holds --journal other entries, and another one is
+written each second. fail2ban is installed from the device's Debian.
 """
 
 from __future__ import annotations

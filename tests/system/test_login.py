@@ -191,7 +191,7 @@ def test_two_hundred_attempts_are_one_alert_that_counts(logins: Logins) -> None:
     logins.device.wait_until(lambda: logins.site.state("login", "root") == "CRITICAL")
 
 
-def test_the_journal_is_rotated_and_the_daemon_away(logins: Logins) -> None:
+def test_the_journal_is_rotated_and_the_daemon_or_the_device_away(logins: Logins) -> None:
     """
     Nothing is missed and nothing told twice, though the place to go on from is gone by then.
     """
@@ -213,7 +213,11 @@ def test_the_journal_is_rotated_and_the_daemon_away(logins: Logins) -> None:
     logins.device.run("install -m 755 /bin/true /usr/local/bin/last")
     logins.type("admin", "sudo last")
     logins.expect("sudo to root by admin", "admin /usr/local/bin/last", "CRITICAL")
-    assert len(logins.told()) == before + 4
+    logins.device.run("install -m 755 /bin/true /usr/local/bin/reboot && systemctl stop mender-monitor")
+    logins.type("admin", "sudo /usr/local/bin/reboot")  # a harmless one
+    logins.device.reboot()
+    logins.expect("sudo to root by admin", "admin /usr/local/bin/reboot", "CRITICAL")
+    assert len(logins.told()) == before + 5
 
 
 def test_a_device_with_syslog_alone(logins: Logins) -> None:
