@@ -24,7 +24,8 @@ class Listener(NamedTuple):
     One socket that takes what comes to a port.
 
     *loopback*: from this machine alone. *ephemeral*: an UDP port that the kernel may give to a client.
-    *namespace* is empty for the one that we are in. No *holders*: nobody was found.
+    *namespace* is empty for the one that we are in. No *holders*: nobody was found. *hidden*: the kernel
+    tells of it in one place, and not in another.
     """
 
     protocol: str
@@ -35,6 +36,7 @@ class Listener(NamedTuple):
     namespace: str = ""
     inode: int = 0
     holders: tuple[Holder, ...] = ()
+    hidden: bool = False
 
     @property
     def port(self) -> str:
@@ -51,6 +53,7 @@ class Port:
     namespace: str = ""
     addresses: tuple[str, ...] = ()
     others: tuple[Holder, ...] = ()
+    hidden: bool = False
 
     @property
     def row(self) -> str:
@@ -121,14 +124,15 @@ def ports(listeners: Iterable[Listener], entries: Sequence[Entry]) -> tuple[list
     """
     The expected and the unexpected ports among *listeners*.
 
-    A socket is expected when one of its holders is listed for it. Sockets of one port and one executable (a
-    SO_REUSEPORT group, IPv4 beside IPv6, forked workers) are one.
+    A socket is expected when one of its holders is listed for it, and it does not hide. Sockets of one port
+    and one executable (a SO_REUSEPORT group, IPv4 beside IPv6, forked workers) are one.
     """
     expected: dict[tuple[str, str], Port] = {}
     unexpected: dict[tuple[str, str], Port] = {}
     for listener in listeners:
         candidates = [_port(listener, holder) for holder in listener.holders or (None,)]
-        listed = next((port for port in candidates if any(entry.allows(port) for entry in entries)), None)
+        allowing = () if listener.hidden else entries
+        listed = next((port for port in candidates if any(entry.allows(port) for entry in allowing)), None)
         found = expected if listed else unexpected
         port = listed or candidates[0]
         key = port.subject, port.row
@@ -139,14 +143,17 @@ def ports(listeners: Iterable[Listener], entries: Sequence[Entry]) -> tuple[list
 def _port(listener: Listener, holder: Holder | None) -> Port:
     others = tuple(other for other in listener.holders if other != holder)
     address = f"[{listener.address}]" if ":" in listener.address else listener.address
-    return Port(listener.protocol, listener.number, holder, listener.namespace, (address,), others)
+    return Port(
+        listener.protocol, listener.number, holder, listener.namespace, (address,), others, listener.hidden
+    )
 
 
 def _merged(one: Port, other: Port) -> Port:
     addresses = tuple(sorted({*one.addresses, *other.addresses}))
     holders = {*one.others, *other.others} | ({other.holder} if other.holder else set())
     others = tuple(sorted(holders - {one.holder}, key=lambda holder: holder.pid))
-    return Port(one.protocol, one.number, one.holder, one.namespace, addresses, others)
+    hidden = one.hidden or other.hidden
+    return Port(one.protocol, one.number, one.holder, one.namespace, addresses, others, hidden)
 
 
 def _narrow(entry: Entry) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.netns import in_namespaces, other_namespaces
 from mender_monitor_py.host.procfs import DELETED, Procfs
+from mender_monitor_py.host.procnet import bound_sockets
 from mender_monitor_py.host.sockdiag import UDP, SockDiag, Socket
 from mender_monitor_py.host.socketowners import find_holders
 from mender_monitor_py.portlist import Holder, Listener
@@ -35,7 +36,7 @@ class OpenPorts:
     The listeners of this network namespace, or of all.
 
     Who holds a socket is looked up when it is new, when one of its holders has ended or runs something else,
-    and each :data:`HOLDERS_S`.
+    and each :data:`HOLDERS_S`. So often it is also compared with /proc/net, of this namespace.
     """
 
     def __init__(self, procfs: Procfs, protocols: Iterable[str], *, all_namespaces: bool) -> None:
@@ -48,6 +49,7 @@ class OpenPorts:
         self._holders: dict[int, tuple[Holder, ...]] = {}
         self._executables: dict[int, str | None] = {}
         self._holders_until = 0.0
+        self._hidden: dict[str, list[Socket]] = {}
 
     def close(self) -> None:
         if self._own is not None:
@@ -62,8 +64,12 @@ class OpenPorts:
         process that is not ours to look at.
         """
         try:
-            views = self._dump()
             stale = time.monotonic() >= self._holders_until or self._holders_changed()
+            if stale or any(self._hidden.values()):
+                before = self._hidden
+                self._hidden = {protocol: self._find_hidden(protocol) for protocol in self._protocols}
+                stale = stale or self._hidden != before
+            views = self._dump()
             if not (again or stale or views != self._views):
                 return None
             self._views = []  # to be looked at again, should anything fail from here on
@@ -73,10 +79,25 @@ class OpenPorts:
         self._views = views
         return found
 
-    def _dump(self) -> list[_View]:
+    def _diag(self) -> SockDiag:
         if self._own is None:
             self._own = SockDiag()
-        own = _view(self._own, self._protocols, "")
+        return self._own
+
+    def _find_hidden(self, protocol: str) -> list[Socket]:
+        """What /proc/net has and sock_diag has not, twice: what comes or goes meanwhile hides from nobody."""
+        missing = self._missing(protocol)
+        again = self._missing(protocol) if missing else {}
+        return [one for inode, one in again.items() if inode in missing]
+
+    def _missing(self, protocol: str) -> dict[int, Socket]:
+        found = {one.inode: one for one in bound_sockets(protocol) if one.inode}
+        for one in self._diag().sockets(protocol):
+            found.pop(one.inode, None)
+        return found
+
+    def _dump(self) -> list[_View]:
+        own = _view(self._diag(), self._protocols, "")
         if not self._all_namespaces:
             return [own]
         others = other_namespaces(self._procfs)
@@ -120,6 +141,8 @@ class OpenPorts:
             for protocol, sockets in view.sockets.items():
                 known = before.get((view.namespace, protocol), {})
                 now = {one: known.get(one) or _listener(view, protocol, one) for one in sockets}
+                for one in () if view.namespace else self._hidden.get(protocol, ()):
+                    now[one] = _listener(view, protocol, one)._replace(hidden=True)
                 self._listeners[view.namespace, protocol] = now
                 yield from now.values()
 

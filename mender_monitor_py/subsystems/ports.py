@@ -129,6 +129,8 @@ def observations(ports: Iterable[Port], procfs: Procfs, level: str) -> Iterator[
 def describe(port: Port, who: Process | None) -> str:
     """What a person needs to judge an open port."""
     lines = [f"{port.protocol}/{port.number} is open on {', '.join(port.addresses)}"]
+    if port.hidden:
+        lines.append("it hides: /proc/net has it, the socket diagnostics of the kernel do not")
     if port.namespace:
         lines.append(f"network namespace: {printable(port.namespace)}")
     if port.holder is None:
@@ -140,7 +142,8 @@ def describe(port: Port, who: Process | None) -> str:
     if port.others:
         others = ", ".join(f"{other.pid} {printable(other.executable)}" for other in port.others[:10])
         lines.append(f"held too by: {others}")
-    lines.append(f"expected by the entry: {port.row}")
+    if not port.hidden:
+        lines.append(f"expected by the entry: {port.row}")
     return "\n".join(lines)
 
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from mender_monitor_py.host import openports
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.procnet import bound_sockets
 from mender_monitor_py.host.sockdiag import TCP_LISTEN, SockDiag
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.settings import Settings
@@ -227,6 +229,59 @@ def test_a_port_that_no_process_seems_to_hold(paths):
             _, fds, _, _ = socket.recv_fds(right, 1, 1)
             for fd in fds:
                 os.close(fd)
+
+    in_network(scenario)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_a_port_that_hides_is_a_finding_even_when_it_is_listed(
+    paths, attacker, monkeypatch, protocol, address
+):
+    """As with a rootkit that filters what sock_diag answers, and leaves /proc/net alone."""
+    told = SockDiag.sockets
+    monkeypatch.setattr(openports, "HOLDERS_S", 0.2)
+
+    async def scenario():
+        async with watched(paths, check(PORTS_ALLOW=f"{protocol} 444 * *, {protocol} 445 * *")) as report:
+            with (
+                running(attacker, LISTEN, protocol, address, "444") as process,
+                running(attacker, LISTEN, protocol, address, "445"),
+            ):
+                await looks(report)
+                assert report.alerts == []
+                monkeypatch.setattr(
+                    SockDiag, "sockets", lambda self, which: [s for s in told(self, which) if s.port != 444]
+                )
+                await report.until(lambda: report.alerts)
+                await looks(report)
+                assert report.open == [f"Unexpected open port {protocol}/444"]
+                text = report.alerts[0].details.description
+                assert "it hides" in text
+                assert f"pid: {process.pid}\n" in text
+            await report.until(lambda: not report.open)
+            assert len(report.alerts) == 2
+
+    in_network(scenario)
+
+
+def test_two_words_on_the_same_sockets(attacker):
+    """/proc/net has what sock_diag has, whatever the addresses are."""
+
+    async def scenario():
+        with (
+            running(attacker, LISTEN, "tcp", "127.0.0.1", "4444"),
+            running(attacker, LISTEN, "tcp", "::1", "4444", "twice"),
+            running(attacker, LISTEN, "udp", "::", "600"),
+            running(attacker, LISTEN, "udp", "127.1.2.3", "601"),
+            socket.create_connection(("127.0.0.1", 4444)),
+        ):
+            diag = SockDiag()
+            for protocol in ("tcp", "udp"):
+                found = {one._replace(interface=0) for one in diag.sockets(protocol)}
+                assert found == set(bound_sockets(protocol))
+                assert len(found) == (3 if protocol == "tcp" else 2)
+            diag.close()
 
     in_network(scenario)
 
