@@ -14,14 +14,15 @@ from typing import Self
 
 from mender_monitor_py.deploymentevents import Event
 from mender_monitor_py.deploymentlog import DeploymentLog, fit
-from mender_monitor_py.updateprogress import Change, Outcome, changed_device
+from mender_monitor_py.updateprogress import Change, Outcome, Update, changed_device
 from mender_monitor_py.updatestate import BROKEN
 
 MOST_JUDGED = 64
 LATE_S = 5.0  # an event that comes later than this after a verdict is of another deployment
 
 _PHASES = {
-    "update-fetch": "Download", "update-store": "Download", "update-after-store": "Download_Leave",
+    "update-fetch": "Download", "update-store": "Download", "fetch-install-retry-wait": "Download",
+    "update-after-store": "Download_Leave",
     "update-install": "ArtifactInstall", "reboot": "ArtifactReboot", "verify-reboot": "ArtifactReboot",
     "after-reboot": "ArtifactReboot", "update-commit": "ArtifactCommit",
     "update-pre-commit-status-report-retry": "ArtifactCommit", "update-after-first-commit": "ArtifactCommit",
@@ -111,6 +112,16 @@ class Memory:
         subjects = (*(one for one in self.open if one != subject), subject)
         return replace(self, open=subjects[-MOST_JUDGED:])
 
+    def has_judged(self, update: Update) -> bool:
+        """Whether there is a verdict of *update*: one by hand has none from before it began."""
+        if update.id:
+            return update.id in self.judged
+        artifact, boot, boottime, _ = self.last
+        return (artifact, boot) == (
+            update.artifact,
+            update.since.boot_id,
+        ) and boottime > update.since.boottime
+
     def is_late(self, event: Event) -> bool:
         """Whether *event* belongs to what was judged by hand last."""
         artifact, boot, boottime, wall = self.last
@@ -121,13 +132,19 @@ class Memory:
         return event.wall <= wall + LATE_S
 
 
-def by_log(deployment: str, log: DeploymentLog, seen: Change | None, installed: str) -> Verdict:
-    """The verdict of a managed deployment whose log has its end; *seen* is what the store showed of it."""
+def by_log(
+    deployment: str, log: DeploymentLog, seen: Change | None, installed: str, before: str = ""
+) -> Verdict:
+    """
+    The verdict of a managed deployment whose log has its end; *seen* is what the store showed of it.
+
+    *before* is what was installed at the last verdict.
+    """
     artifact = (seen.update.artifact if seen is not None else "") or log.artifact
     if log.success:
         return Verdict(True, deployment, artifact, Outcome.COMMITTED, installed=installed)
     phase = log.phase or (seen.failed_in if seen is not None else "")
-    if not artifact and installed.endswith(BROKEN) and changed_device(phase):
+    if not artifact and installed.endswith(BROKEN) and installed != before and changed_device(phase):
         artifact = installed.removesuffix(BROKEN)
     if artifact and installed == artifact + BROKEN:
         outcome = Outcome.INCONSISTENT

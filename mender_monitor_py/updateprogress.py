@@ -26,8 +26,8 @@ _BEFORE = frozenset(
 _AFTER = frozenset(
     ("update-status-report", "update-retry-report", "status-report-error", "error", "finished")
 )
-# The older client waits there for a person or the server, before it installs, reboots or commits.
-_PAUSED = "mender-update-control"
+# These follow phases of both kinds. In the first, the older client waits for a person or the server.
+_EITHER = ("mender-update-control", "update-error", "cleanup")
 _ROLLBACK = ("rollback", "ArtifactRollback")
 
 
@@ -124,7 +124,7 @@ def advance(before: Seen | None, stored: Stored, tree: Tree | None, now: Stamp) 
     else:
         kept = before.update
         artifact, types = update.artifact or kept.artifact, update.payload_types or kept.payload_types
-        installing = kept.installing if update.phase.startswith(_PAUSED) else update.installing
+        installing = kept.installing if update.phase.startswith(_EITHER) else update.installing
         update = replace(
             update, since=kept.since, artifact=artifact, payload_types=types, installing=installing
         )
@@ -187,10 +187,14 @@ def _noted(seen: Seen, before: Seen | None, standalone: Standalone | None) -> Se
     return replace(
         seen,
         rolling_back=seen.rolling_back or update.phase.startswith(_ROLLBACK),
-        installed=seen.installed or (update.installing and update.mode == MANAGED),
+        installed=seen.installed or _installed(update),
         waited=seen.waited or standalone is not None,
         failed=seen.failed or (standalone is not None and standalone.failed),
     )
+
+
+def _installed(update: Update) -> bool:
+    return update.mode == MANAGED and update.installing and not update.phase.startswith(_EITHER)
 
 
 def _managed(state: Managed, tree: Tree | None, now: Stamp) -> Update:

@@ -130,7 +130,7 @@ class Host:
         if self._updates is None:
             from mender_monitor_py.host.updates import Updates
 
-            self._updates = Updates(self.paths, self.inotify, self.clock)
+            self._updates = Updates(self.paths, self.inotify, self.procfs, self.clock)
         return self._updates
 
     @property

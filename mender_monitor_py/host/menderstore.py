@@ -24,16 +24,21 @@ _HEAD = 131_072  # two pages of the largest size
 _ATTEMPTS = 5
 
 
+class AbsentError(UnknownError):
+    """There is no store: no update client has run here."""
+
+
 def read(path: Path) -> dict[bytes, bytes]:
     """
     What the store at *path* has for the keys that are known here.
 
-    Raises UnknownError when it is not there, is something else, is damaged, or never rests.
+    Raises AbsentError when it is not there, UnknownError when it is something else, is damaged, or never
+    rests.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UnknownError(f"no update client has run here: {path} is not there") from None
+        raise AbsentError(f"no update client has run here: {path} is not there") from None
     except OSError as error:
         raise UnknownError(f"{path} cannot be read: {error.strerror}") from error
     try:

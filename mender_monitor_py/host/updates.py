@@ -22,6 +22,7 @@ from mender_monitor_py.host.deploymentlogs import LogFile, listing
 from mender_monitor_py.host.deploymentlogs import read as read_log
 from mender_monitor_py.host.inotify import Inotify
 from mender_monitor_py.host.pathwatch import PathWatch
+from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.model import Stamp
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.updateprogress import Change, Outcome, Seen, Tree, Update, advance, ended, same
@@ -32,7 +33,11 @@ log = logging.getLogger(__name__)
 GATHER_S = 0.02
 # The newer client removes its state just before it ends the log.
 LAST_LINE_S = 5.0
+# By hand, the work tree goes first, and then the artifact's name is written.
+RENAMED_S = 2.0
 RETRY_S = 60.0
+_PROGRAMS = ("mender", "mender-update")
+_BY_HAND = ("install", "resume", "commit", "rollback")
 _TREE = "modules/v3/payloads/0000/tree"
 _MAX_CONF = 256 * 1024
 _NOT_YET = "nobody has looked yet"
@@ -43,8 +48,9 @@ Listener = Callable[[Change], None]
 class Updates:
     """Tells its listeners of each deployment: that it began, each phase, and how it ended."""
 
-    def __init__(self, paths: Paths, inotify: Inotify, clock: Clock) -> None:
+    def __init__(self, paths: Paths, inotify: Inotify, procfs: Procfs, clock: Clock) -> None:
         self._paths = paths
+        self._installer = _Installer(procfs)
         self._clock = clock
         self._watch = PathWatch(inotify, self._changed, self._elsewhere)
         self._listeners: dict[object, tuple[Listener, Callable[[], None]]] = {}
@@ -56,6 +62,7 @@ class Updates:
         self._log_folders = [paths.mender]
         self._ours: set[str] = set()
         self.unknown = _NOT_YET
+        self.absent = False
 
     @property
     def current(self) -> Update | None:
@@ -149,19 +156,38 @@ class Updates:
         try:
             stored = updatestate.parse(menderstore.read(self._paths.mender / menderstore.NAME))
         except (UnknownError, ValueError) as error:
+            self.absent = isinstance(error, menderstore.AbsentError)
             self._cannot(str(error))
         else:
             if self._retry is not None:
                 self._retry.cancel()
                 self._retry = None
-            self.unknown = ""
+            self.unknown, self.absent = "", False
             self._stored = stored
-            self._judge(
-                advance(self._seen, stored, _tree(self._paths.mender / _TREE), self._clock.now()), tell
-            )
+            self._judge(advance(self._seen, stored, self._tree(stored), self._clock.now()), tell)
         if tell:
             for _, stirred in list(self._listeners.values()):
                 stirred()
+
+    def _tree(self, stored: Stored) -> Tree | None:
+        """
+        The work tree of a module that installs.
+
+        The client leaves one behind when it refuses an artifact for its header, or is killed. Without a word
+        in the store, it counts only while a client that somebody started works on it.
+        """
+        tree = _tree(self._paths.mender / _TREE)
+        if tree is None or stored.managed is not None or stored.standalone is not None:
+            return tree
+        if not self._installer.runs():
+            return None
+        self._look_again()
+        return tree
+
+    def _look_again(self) -> None:
+        """In a while, in case no event comes."""
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
 
     def _cannot(self, reason: str) -> None:
         """What runs is not known any more. Without an event it is tried again in a while."""
@@ -171,8 +197,7 @@ class Updates:
         if self._seen is not None:
             seen, self._seen = self._seen, None
             self._tell(Change(seen.update, Outcome.UNKNOWN))
-        if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
+        self._look_again()
 
     def _try_again(self) -> None:
         self._retry = None
@@ -194,9 +219,10 @@ class Updates:
             self._tell(Change(now.update, failed_in=now.failed_in))
 
     def _ends(self, seen: Seen) -> None:
-        """The store has it no more. Its log may get its last line in a moment."""
+        """It is gone. Its log may get its last line in a moment, and by hand the artifact its new name."""
         self._end_pending()
-        timer = asyncio.get_running_loop().call_later(LAST_LINE_S, self._end_pending)
+        patience = LAST_LINE_S if seen.update.id else RENAMED_S
+        timer = asyncio.get_running_loop().call_later(patience, self._end_pending)
         self._ending = seen, timer
         self._end_pending(final=False)
 
@@ -206,8 +232,10 @@ class Updates:
             return
         seen, timer = self._ending
         found = self._log_of(seen.update.id)
-        if not final and found is not None and found.success is None:
-            return
+        if not final:
+            open_log = found is not None and found.success is None
+            if open_log or (not seen.update.id and self._stored.artifact == seen.before):
+                return
         timer.cancel()
         self._ending = None
         self._tell(ended(seen, self._stored, found))
@@ -241,6 +269,26 @@ class Updates:
         if not 0 < wall < now.wall:
             return now
         return replace(now, boottime=now.boottime - (now.wall - wall), wall=wall)
+
+
+class _Installer:
+    """The client that somebody started by hand: ``mender install``, ``mender-update commit`` and the like."""
+
+    def __init__(self, procfs: Procfs) -> None:
+        self._procfs = procfs
+        self._pid = 0
+
+    def runs(self) -> bool:
+        """Whether there is one."""
+        if not self._is_one(self._pid):
+            self._pid = next((pid for pid in self._procfs.pids() if self._is_one(pid)), 0)
+        return bool(self._pid)
+
+    def _is_one(self, pid: int) -> bool:
+        arguments = self._procfs.arguments(pid) if pid else None
+        if not arguments or arguments[0].rpartition("/")[2] not in _PROGRAMS:
+            return False
+        return any(argument.lstrip("-") in _BY_HAND for argument in arguments[1:])
 
 
 def _tree(path: Path) -> Tree | None:

@@ -32,7 +32,7 @@ from mender_monitor_py.updateprogress import STANDALONE, Change, Update
 from mender_monitor_py.updatestate import BROKEN
 
 FAILED, STUCK = "Deployment failed", "Deployment stuck"
-SETTLE_S = 2.0  # a script's word may come before the client's own, or after it
+SETTLE_S = 3.0  # a script's word may come before the client's own, or after it
 SAFETY_S = 600.0  # from look to look while events tell all
 _STUCK_KEY = "+stuck"
 
@@ -88,16 +88,18 @@ class _Watch:
             self._wake.clear()
             self._watch_spool()
             patience = SAFETY_S
-            if self._updates.unknown:
-                self._report.unknown(self._updates.unknown)
+            # Where no client has ever run, nothing has failed.
+            self._report.note("client", self._updates.unknown if self._updates.absent else "")
+            unknown = "" if self._updates.absent else self._updates.unknown
             try:
                 await self._judge_logs()
                 patience = await self._judge_the_rest()
             except UnknownError as error:
-                self._report.unknown(str(error))
+                unknown = str(error)
+            if unknown:
+                self._report.unknown(unknown)
             else:
-                if not self._updates.unknown:
-                    self._report.known()
+                self._report.known()
             patience = min(patience, self._judge_stuck())
             await wait(self._wake, patience)
 
@@ -150,7 +152,8 @@ class _Watch:
             self._memory = self._memory.with_judged(file.deployment)
             if not fresh or seen is not None:
                 installed = self._updates.artifact if file is files[0] else ""  # by later ones
-                await self._tell(deploymentjudge.by_log(file.deployment, found, seen, installed))
+                before = self._memory.installed
+                await self._tell(deploymentjudge.by_log(file.deployment, found, seen, installed, before))
         if fresh:
             # A device that gets this check has its history, which is no news.
             self._remember(replace(self._memory, installed=self._updates.artifact, fresh=False))
@@ -177,15 +180,15 @@ class _Watch:
         changes, self._ended = self._ended, []
         verdict: Verdict | None = None
         for change in changes:
+            if self._memory.has_judged(change.update):
+                continue
             if change.update.mode == STANDALONE:
                 verdict = deploymentjudge.by_hand(change, events, installed)
                 self._note_last(change.update.artifact)
-            elif change.update.id not in self._memory.judged:
+            else:
                 verdict = deploymentjudge.by_store(change, installed)
                 if verdict is not None:
                     self._memory = self._memory.with_judged(change.update.id)
-            else:
-                continue
             if verdict is not None:
                 await self._tell(verdict)
         by_hand = any(change.update.mode == STANDALONE for change in changes)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ class UpdateFiles:
         self.folder = folder
         self.generation = generation
         self.id = ""
+        self._installer: subprocess.Popen[bytes] | None = None
         with self._store() as put:
             put("artifact-name", artifact)
 
@@ -72,7 +75,7 @@ class UpdateFiles:
 
     def end(self, *, success: bool, artifact: str = "", failed_in: str = "update-install") -> None:
         """It is over. *artifact* is what is installed then, if it is another."""
-        if self.generation == "go" and not success:
+        if self.generation == "go" and not success and failed_in:
             self.log(f"State transition: {failed_in} [ArtifactInstall] -> rollback [ArtifactRollback]")
             self.log("State transition: rollback [ArtifactRollback] -> update-error [ArtifactFailure]")
             self.log("State transition: update-error [ArtifactFailure] -> cleanup [Error]")
@@ -103,14 +106,25 @@ class UpdateFiles:
             put("artifact-name", artifact)
 
     def plant_tree(self, artifact: str) -> None:
-        """The module's work tree, as the header was read."""
+        """Somebody's ``mender install`` has read the header: a work tree, and the process itself."""
+        code = ["-c", "import signal; signal.pause()", "install", "release.mender"]
+        self._installer = subprocess.Popen(["mender", *code], executable=sys.executable)
         (self.tree / "header").mkdir(parents=True)
         (self.tree / "header/artifact_name").write_text(artifact)
         (self.tree / "header/payload_type").write_text("test-module")
         (self.tree / "version").write_text("3\n")
 
     def remove_tree(self) -> None:
+        """The install, commit or rollback is over."""
+        self.kill()
         shutil.rmtree(self.tree)
+
+    def kill(self) -> None:
+        """The client by hand is gone."""
+        if self._installer is not None:
+            self._installer.kill()
+            self._installer.wait()
+            self._installer = None
 
     def log(self, message: str, level: str = "info") -> None:
         """A line of the deployment's log."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mender_monitor_py.host import updates
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CRITICAL, OK, CheckId
@@ -28,6 +29,7 @@ GENERATIONS = pytest.mark.parametrize("generation", ["go", "cpp"])
 def soon(monkeypatch):
     """Nothing here comes late."""
     monkeypatch.setattr(deployment, "SETTLE_S", 0.1)
+    monkeypatch.setattr(updates, "RENAMED_S", 0.1)
 
 
 @asynccontextmanager
@@ -115,6 +117,27 @@ def test_a_failure_and_the_next_success(paths, generation) -> None:
     assert any("ArtifactInstall: Process exited" in line.data for line in details.lines_before)
     assert SECRET not in str(report.alerts)
     assert "release-3 was installed" in report.alerts[1].details.description
+
+
+@GENERATIONS
+def test_a_download_that_fails_has_changed_nothing(paths, generation) -> None:
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1")
+            await moment()
+            client.phase("update-store")
+            await moment()
+            client.log("State transition: update-store [Download_Enter] -> cleanup [Error]")
+            client.phase("cleanup")
+            await moment()
+            client.log("State transition: cleanup [Error] -> update-status-report [none]")
+            client.end(success=False, failed_in="")
+            await report.until(lambda: report.alerts)
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "failed")]
 
 
 @GENERATIONS
@@ -390,9 +413,11 @@ def test_no_update_client(paths) -> None:
 
     async def scenario() -> None:
         async with watched(paths, report):
-            assert "no update client has run here" in report.reason
+            assert "no update client has run here" in report.notes["client"]
             UpdateFiles(paths.mender)
-            await report.until(lambda: not report.reason)
+            await report.until(lambda: not report.notes["client"])
+            (paths.mender / "mender-store").write_bytes(b"x" * 100_000)
+            await report.until(lambda: "no LMDB file" in report.reason)
 
     asyncio.run(scenario())
 

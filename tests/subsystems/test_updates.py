@@ -159,6 +159,21 @@ def test_by_hand_and_committed(paths) -> None:
     asyncio.run(scenario())
 
 
+def test_by_hand_and_the_name_comes_last(paths) -> None:
+    client = UpdateFiles(paths.mender, "go")
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            client.plant_tree("release-2")
+            await kept.until(lambda: updates.current and updates.current.artifact)
+            client.remove_tree()
+            await kept.until(lambda: updates.current is None)
+            client.installed("release-2_INCONSISTENT")
+            await kept.ended(Outcome.INCONSISTENT)
+
+    asyncio.run(scenario())
+
+
 def test_by_hand_and_failed(paths) -> None:
     client = UpdateFiles(paths.mender, "go")
 
@@ -168,6 +183,25 @@ def test_by_hand_and_failed(paths) -> None:
             await kept.until(lambda: updates.current and updates.current.artifact)
             client.remove_tree()
             await kept.ended(Outcome.FAILED)
+
+    asyncio.run(scenario())
+
+
+def test_a_tree_that_was_left_behind_is_no_update(paths) -> None:
+    """As the older client does with an artifact whose header it refuses."""
+    client = UpdateFiles(paths.mender, "go")
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            client.begin("d1")
+            client.plant_tree("release-2")
+            client.kill()
+            await kept.until(lambda: updates.current)
+            client.end(success=False, failed_in="update-store")
+            await kept.until(lambda: kept.changes and kept.changes[-1].outcome is not None)
+            assert updates.current is None
+        async with listening(paths) as (updates, kept):
+            assert updates.current is None
 
     asyncio.run(scenario())
 

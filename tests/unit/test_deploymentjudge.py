@@ -26,6 +26,13 @@ def event(name: str, artifact: str = "release-2", at: float = 100.0) -> Event:
     return Event(state, action, "standalone", "", artifact, "boot", at, 1_800_000_000.0)
 
 
+def test_the_mark_of_an_older_failure_is_not_taken_for_this_ones() -> None:
+    log = DeploymentLog(success=False, phase="update-install")
+    old = "release-0_INCONSISTENT"
+    found = deploymentjudge.by_log("d1", log, None, old, before=old)
+    assert (found.subject, found.outcome) == ("d1", Outcome.ROLLED_BACK)
+
+
 @pytest.mark.parametrize(
     ("log", "seen", "installed", "outcome", "phase"),
     [
