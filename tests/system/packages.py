@@ -159,3 +159,15 @@ def _packed(files: Path, deb: Path) -> Path:
 
 def _run(*command: str, cwd: Path | None = None) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=cwd)
+
+
+def update_client(folder: Path) -> Path:
+    """A package with the program of the newer update client, which Debian has not."""
+    files = folder / "mender-update"
+    program = files / "usr/bin/mender-update"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (files / "etc").mkdir()
+    _control(files, "mender-update", "Section: admin")
+    return _packed(files, folder / "mender-update_5.1.0_all.deb")

@@ -90,6 +90,22 @@ def test_a_new_installation(debian, debs):
     assert debian.sh("mender-monitord --version").startswith("mender-monitord ")
 
 
+def test_the_state_scripts_come_with_the_update_client(debian, debs, tmp_path):
+    """Whichever of the two packages comes first; they go with ours, and the file that they need with them."""
+    scripts = debian.path("/etc/mender/scripts")
+    debian.apt(debs[MAIN])
+    if not debian.path("/usr/bin/mender").exists():
+        assert not scripts.exists()
+        debian.dpkg(packages.update_client(tmp_path))
+    assert sorted(path.name for path in scripts.iterdir()) == [
+        "Download_Error_50_mender-monitor",
+        "Download_Leave_50_mender-monitor",
+        "version",
+    ]
+    debian.sh(f"apt-get remove -y {MAIN}")
+    assert not scripts.exists()
+
+
 def test_the_users_work_survives_everything_but_purge(debian, debs, tmp_path):
     later = (
         packages.changed(debs[MAIN], tmp_path, "0.1.1", another_config),

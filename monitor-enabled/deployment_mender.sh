@@ -1,0 +1,1 @@
+../monitor-available/deployment_mender.sh

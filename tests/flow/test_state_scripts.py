@@ -1,0 +1,263 @@
+"""The state scripts of the update client: what they leave in the spool, and where the package puts them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mender_monitor_py import deploymentevents
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.paths import Paths
+
+SOURCE = Path(__file__).resolve().parents[2]
+SCRIPTS = SOURCE / "scripts/state-scripts"
+ALL = sorted([*(SCRIPTS / "rootfs").iterdir(), *(SCRIPTS / "artifact").iterdir()])
+LONGEST_S = 1.0
+
+# Stands in for the client: its command line is what a script sees of its parent.
+CALLER = "import subprocess, sys; sys.exit(subprocess.call([sys.argv[1]]))"
+
+
+def call(script: Path, root: Path, *arguments: str) -> tuple[int, str, float]:
+    """Run *script* as a client that was called with *arguments*; status, output, seconds."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", CALLER, str(script), *arguments],
+        env={"PATH": os.environ["PATH"], "MENDER_MONITOR_ROOT": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stdout, time.monotonic() - began
+
+
+@pytest.fixture
+def device(paths: Paths) -> Paths:
+    """A device in a deployment, with the folder that the daemon made."""
+    (paths.deployment_spool).mkdir(parents=True)
+    header = paths.mender / "modules/v3/payloads/0000/tree/header"
+    header.mkdir(parents=True)
+    (header / "artifact_name").write_text("release 2=x")
+    (paths.mender / "deployments.0001.6f1c2c39-1d4a.log").touch()
+    (paths.mender / "deployments.0002.older.log").touch()
+    return paths
+
+
+@pytest.mark.parametrize("script", ALL, ids=lambda path: path.name)
+def test_a_word_for_the_daemon(device, script) -> None:
+    status, output, _ = call(script, device.root, "--no-syslog", "daemon")
+    assert (status, output) == (0, "")
+    (file,) = device.deployment_spool.iterdir()
+    event = deploymentevents.parse(file.read_bytes())
+    assert event is not None
+    assert script.name == f"{event.state}_{event.action}_50_mender-monitor"
+    assert (event.mode, event.deployment, event.artifact) == ("managed", "6f1c2c39-1d4a", "release 2=x")
+    now = Clock().now()
+    assert event.boot_id == now.boot_id
+    assert abs(event.boottime - now.boottime) < 60
+    assert abs(event.wall - now.wall) < 60
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        (("daemon",), "managed"),
+        (("-daemon",), "managed"),
+        (("install", "/data/daemon x.mender"), "standalone"),
+        (("-install", "x"), "standalone"),
+        (("commit",), "standalone"),
+        (("-rollback",), "standalone"),
+        (("something", "else"), ""),
+    ],
+)
+def test_how_the_client_was_called(device, arguments, mode) -> None:
+    call(ALL[0], device.root, *arguments)
+    (file,) = device.deployment_spool.iterdir()
+    event = deploymentevents.parse(file.read_bytes())
+    assert event is not None
+    assert event.mode == mode
+    assert bool(event.deployment) == (mode == "managed")
+
+
+def test_the_other_slot_has_no_monitor(device) -> None:
+    """There only the data partition is the same."""
+    shutil.move(device.state, device.root / "data/mender-monitor")
+    shutil.move(device.mender, device.root / "data/mender")
+    call(ALL[0], device.root, "daemon")
+    (file,) = (device.root / "data/mender-monitor/deployment.d").iterdir()
+    event = deploymentevents.parse(file.read_bytes())
+    assert event is not None
+    assert event.artifact == "release 2=x"
+
+
+def no_folder(device: Paths) -> None:
+    shutil.rmtree(device.state)
+
+
+def no_client_files(device: Paths) -> None:
+    shutil.rmtree(device.mender)
+
+
+def a_file_in_its_place(device: Paths) -> None:
+    shutil.rmtree(device.deployment_spool)
+    device.deployment_spool.write_text("")
+
+
+def full_of_words(device: Paths) -> None:
+    for number in range(64):
+        (device.deployment_spool / f"{number}").touch()
+
+
+def a_hostile_name(device: Paths) -> None:
+    name = device.mender / "modules/v3/payloads/0000/tree/header/artifact_name"
+    name.write_bytes(b"$(reboot)`id`%s%n\\n\xff\0" + b"x" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "trouble", [no_folder, no_client_files, a_file_in_its_place, full_of_words, a_hostile_name]
+)
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh"])
+def test_it_exits_with_0_whatever_happens(device, trouble, shell, tmp_path) -> None:
+    if shutil.which(shell.split()[0]) is None:
+        pytest.skip(f"{shell} is not installed here")
+    trouble(device)
+    before = len(list(device.deployment_spool.iterdir())) if device.deployment_spool.is_dir() else 0
+    script = tmp_path / "ArtifactFailure_Enter_50_mender-monitor"
+    text = (SCRIPTS / "event").read_text().replace("#!/bin/sh", f"#!/usr/bin/env -S {shell}", 1)
+    script.write_text(text)
+    script.chmod(0o755)
+    status, output, seconds = call(script, device.root, "daemon")
+    assert (status, output) == (0, "")
+    assert seconds < LONGEST_S
+    if trouble is full_of_words:
+        assert len(list(device.deployment_spool.iterdir())) == before
+    if trouble is a_hostile_name:
+        (file,) = device.deployment_spool.iterdir()
+        event = deploymentevents.parse(file.read_bytes())
+        assert event is not None
+        assert event.artifact.startswith("$(reboot)`id`%s%n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize("options", ["size=16k", "ro"])
+def test_a_disk_that_is_full_or_read_only(device, options) -> None:
+    spool = device.deployment_spool
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", spool], check=True)
+    try:
+        if options != "ro":
+            with (spool / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(b"x" * 4096)
+        status, output, seconds = call(ALL[0], device.root, "daemon")
+        assert (status, output) == (0, "")
+        assert seconds < LONGEST_S
+    finally:
+        subprocess.run(["umount", spool], check=True)
+
+
+def test_a_disk_that_hangs(device, tmp_path) -> None:
+    """The client goes on within a second."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "dd").write_text("#!/bin/sh\nexec sleep 5\n")
+    (tools / "dd").chmod(0o755)
+    began = time.monotonic()
+    done = subprocess.run(
+        [ALL[0]],
+        env={"PATH": f"{tools}:{os.environ['PATH']}", "MENDER_MONITOR_ROOT": str(device.root)},
+        stdout=subprocess.PIPE,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert time.monotonic() - began < LONGEST_S + 0.5
+
+
+# Where the package puts them
+
+
+def manage(root: Path, what: str) -> str:
+    done = subprocess.run(
+        [SCRIPTS / "manage", what, root], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Path:
+    """A root file system with the older client and our package."""
+    root = tmp_path / "system"
+    installed = root / "usr/share/mender-monitor/state-scripts/rootfs"
+    installed.mkdir(parents=True)
+    for script in (SCRIPTS / "rootfs").iterdir():
+        shutil.copy(script, installed)
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/mender").touch(mode=0o755)
+    return root
+
+
+def listed(root: Path) -> list[str]:
+    folder = root / "etc/mender/scripts"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+OURS = sorted(path.name for path in (SCRIPTS / "rootfs").iterdir())
+
+
+def test_installed_and_removed(system) -> None:
+    """With the version file that the older client needs, which goes with them; twice is the same."""
+    for _ in range(2):
+        assert not manage(system, "install")
+        assert listed(system) == [*OURS, "version"]
+    assert (system / "etc/mender/scripts/version").read_bytes() == b"3"
+    for name in OURS:
+        assert os.access(system / "etc/mender/scripts" / name, os.X_OK)
+    assert [path.name for path in (system / "etc/mender").iterdir()] == ["scripts"]
+    manage(system, "remove")
+    assert listed(system) == []
+    manage(system, "remove")
+
+
+def test_the_version_file_of_others_stays(system) -> None:
+    folder = system / "etc/mender/scripts"
+    folder.mkdir(parents=True)
+    (folder / "version").write_text("2\n")
+    (folder / "Idle_Enter_00_theirs").touch()
+    manage(system, "install")
+    assert (folder / "version").read_text() == "2\n"
+    manage(system, "remove")
+    assert listed(system) == ["Idle_Enter_00_theirs", "version"]
+
+
+def test_our_version_file_stays_while_others_need_it(system) -> None:
+    manage(system, "install")
+    (system / "etc/mender/scripts/Idle_Enter_00_theirs").touch()
+    manage(system, "remove")
+    assert listed(system) == ["Idle_Enter_00_theirs", "version"]
+
+
+def test_nothing_where_it_is_not_safe(system) -> None:
+    folder = system / "etc/mender/scripts"
+    folder.mkdir(parents=True)
+    (folder / "Idle_Enter_00_theirs").touch()
+    assert "no version file" in manage(system, "install")
+    (folder / "version").write_text("4")
+    assert "a version that is not known" in manage(system, "install")
+    assert listed(system) == ["Idle_Enter_00_theirs", "version"]
+
+
+def test_nothing_without_the_client(system) -> None:
+    (system / "usr/bin/mender").unlink()
+    manage(system, "install")
+    assert listed(system) == []
