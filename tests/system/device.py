@@ -128,6 +128,11 @@ class Device:
         self._end("systemctl --no-block reboot")
         self.boot()
 
+    def rebooted(self) -> None:
+        """Wait until something on it reboots it, and until it is up again."""
+        self._ended()
+        self.boot()
+
     def power_off(self) -> None:
         """``systemctl poweroff``; :meth:`boot` switches it on again."""
         self._end("systemctl --no-block poweroff")
@@ -226,8 +231,11 @@ class Device:
         return state in ("running", "degraded")
 
     def _end(self, command: str) -> None:
-        assert self._nspawn is not None
         self.attempt(command)
+        self._ended()
+
+    def _ended(self) -> None:
+        assert self._nspawn is not None
         status = self._nspawn.wait(STOP_SECONDS)
         assert status in (0, REBOOT_STATUS), self.console()
         self._nspawn, self._init = None, 0
