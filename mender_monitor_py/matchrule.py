@@ -84,7 +84,7 @@ def parse(text: str) -> MatchRule:
         # arg2 and arg2path are about the same argument, path and path_namespace about the same path
         subject = "path" if key == "path_namespace" else key.removesuffix("path") or key
         subject = "arg0" if key == "arg0namespace" else subject
-        if subject in seen:
+        if subject in seen and key != "eavesdrop":  # which dbus-daemon takes any number of times
             raise ValueError(f"{key} is given, and {subject} was given before it")
         seen.add(subject)
         keys.append((key, value))
