@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -132,15 +133,16 @@ class SenderProcess:
 
     async def _started(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         ours, theirs = socket.socketpair()
+        package = Path(__file__).parent
         with theirs:
             try:
                 self._child = await asyncio.create_subprocess_exec(
                     sys.executable,
-                    "-m",
-                    "mender_monitor_py.postman",
+                    "-P",  # by its path, which a list of programs can name
+                    package / "postman.py",
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
-                    cwd=Path(__file__).parents[1],
+                    env={**os.environ, "PYTHONPATH": str(package.parent)},
                 )
             except BaseException:
                 ours.close()

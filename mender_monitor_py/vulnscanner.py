@@ -298,6 +298,7 @@ def _is_told_to_end(*_: object) -> NoReturn:
 def main() -> int:
     """The program: one request."""
     request = json.load(sys.stdin)
+    os.environ.pop("PYTHONPATH", None)  # for this program, not for the scanner
     for number in _ENDS:
         signal.signal(number, _is_told_to_end)
     try:

@@ -93,10 +93,11 @@ def _program(request: Request) -> Iterator[Iterator[bytes]]:
     with (
         os.fdopen(told, "rb") as stdin,
         subprocess.Popen(
-            [sys.executable, "-m", vulnscans.PROGRAM],
+            vulnscans.COMMAND,
             stdin=stdin,
             stdout=subprocess.PIPE,
-            cwd=vulnscans.PLACE,
+            cwd="/",
+            env={**os.environ, **vulnscans.ENVIRONMENT},
         ) as process,
     ):
         assert process.stdout is not None

@@ -23,5 +23,8 @@ def own_programs(procfs: Procfs) -> list[Image]:
         return []
     # The commands are beside the one that is running.
     commands = [Path(sys.argv[0]).absolute().parent / name for name in _COMMANDS]
-    modules = [_PACKAGE / f"{name}.py" for name in ("scan", "verifier")]
+    modules = [
+        _PACKAGE / f"{name}.py"
+        for name in ("payload", "postman", "rebaseline", "scan", "verifier", "vulnscanner")
+    ]
     return [Image(python, str(path)) for path in (*commands, *modules, _RUNNER) if path.is_file()]

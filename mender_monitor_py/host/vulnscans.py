@@ -25,7 +25,10 @@ from mender_monitor_py.vulnerability import Vulnerability
 
 MAX_FOUND = 2000
 PROGRAM = f"{__package__.partition('.')[0]}.vulnscanner"
-PLACE = Path(__file__).parents[2]
+_PACKAGE = Path(__file__).parents[1]
+# By its path, which a list of programs can name. -P: nothing is imported from its folder.
+COMMAND = (sys.executable, "-P", str(_PACKAGE / "vulnscanner.py"))
+ENVIRONMENT = {"PYTHONPATH": str(_PACKAGE.parent)}
 _LINE = 64 * 1024
 _MAX_RESULT = 16 * 1024 * 1024
 # From the time at which the program should have ended the scanner to that of its own end, at idle priority.
@@ -155,9 +158,7 @@ async def _program(
     reading, writing = os.pipe2(os.O_CLOEXEC)
     told = request.descriptor
     try:
-        process = await runner.start(
-            [sys.executable, "-m", PROGRAM], stdin=told, stdout=writing, cwd=str(PLACE)
-        )
+        process = await runner.start(COMMAND, stdin=told, stdout=writing, env=ENVIRONMENT)
     except UnknownError:
         os.close(reading)
         raise

@@ -34,10 +34,10 @@ def request_of(tmp_path: Path) -> Request:
 def program(request: Request) -> Iterator[subprocess.Popen[bytes]]:
     with os.fdopen(request.descriptor, "rb") as stdin:
         process = subprocess.Popen(
-            [sys.executable, "-m", vulnscans.PROGRAM],
+            vulnscans.COMMAND,
             stdin=stdin,
             stdout=subprocess.PIPE,
-            cwd=vulnscans.PLACE,
+            env={**os.environ, **vulnscans.ENVIRONMENT},
         )
     with process:
         try:

@@ -30,6 +30,7 @@ from mender_monitor_py.subsystems.vulnscan import FAILED, VulnscanCheck
 from mender_monitor_py.subsystems.vulnscanmemory import Memory
 from mender_monitor_py.vulnerability import Vulnerability
 from tests.fakes.judging import JudgingReport
+from tests.fakes.receiver import SOURCE
 from tests.fakes.update_files import UpdateFiles
 from tests.fakes.watched import watched
 from tests.flow.test_ctl import Device
@@ -394,7 +395,7 @@ def test_scan_shows_on_a_terminal_that_it_is_at_work(device) -> None:
     ours, theirs = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", "from mender_monitor_py.ctl import main; main()", "scan", "x"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, cwd=vulnscans.PLACE,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, cwd=SOURCE,
         env={**os.environ, "MENDER_MONITOR_ROOT": str(device.paths.root)},
     ) as process:  # fmt: skip
         os.close(theirs)
