@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from mender_monitor_py.ctl.text import table
-from tests.system.device import Device
-from tests.system.offences import OFFENCES, SAVED, Offence
-from tests.system.product import SETTINGS, Site, site
+from tests.system.offences import BAD, FEED, FIRST, FLAWS, GOOD, NO_FLAWS, OFFENCES, SAVED, Offence
+from tests.system.product import SETTINGS, URL, Site, site, write
+from tests.system.tracker import feed
+from tests.system.updating import artifact, prepare_client
 
 ALERT_S, OK_S = 45.0, 60.0
 SETTLE_S = 120.0
@@ -33,7 +34,9 @@ POLL_S = 0.05
 EXPIRATION_S = 15
 SHORT = {
     "pid_ssh": {"PID_SERVICE": "ssh", "PID_EXPIRATION": f"{EXPIRATION_S}s"},
+    "login_root": {"LOGIN_EXPIRATION": f"{EXPIRATION_S}s"},
     "process_all": {"PROCESS_EXPIRATION": f"{EXPIRATION_S}s"},
+    "traffic_uplink": {"TRAFFIC_LIMIT": "4M", "TRAFFIC_WINDOW": f"{EXPIRATION_S}s", "TRAFFIC_INTERVAL": "1s"},
 }
 
 
@@ -140,24 +143,21 @@ def made_device(folder: Path) -> Iterator[Made]:
             file = root / f"etc/mender-monitor/monitor.d/available/{check}.sh"
             lines = "".join(f'{name}="{value}"\n' for name, value in values.items())
             file.write_text(file.read_text() + lines)
+        prepare_client(root, URL)
+        for name, meta in ((FIRST, {}), (BAD, {"fail": "ArtifactInstall"}), (GOOD, {})):
+            shutil.copy(artifact(root, folder, Path(name).stem, meta), root / name.lstrip("/"))
+        flaw = ("CVE-2099-0001", "bash", "H")
+        for path, flaws in ((FEED, []), (NO_FLAWS, []), (FLAWS, [flaw])):
+            (root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            (root / path.lstrip("/")).write_bytes(feed(*flaws))
+        write(root / "etc/default/debsecan", f"SOURCE=file://{Path(FEED).parent}/\n")
 
     with site(folder, update_client=True, settings=SETTINGS, fanotify=True, furnish=furnish) as here:
-        connect(here.device)
+        here.device.connect()
         here.device.run("systemctl start nginx")
+        # A device that has never had an update has nothing to go back to.
+        here.device.run(f"mender install {FIRST} && mender commit")
         yield Made(here)
-
-
-def connect(device: Device) -> None:
-    """An uplink for the device: an address, a route, and a neighbour that takes what it gets."""
-    for words in (
-        "link add eth0 type veth peer name outside0",
-        "addr add 198.51.100.2/24 dev eth0",
-        "link set eth0 up",
-        "link set outside0 up",
-        "route add default via 198.51.100.1",
-        "neigh add 198.51.100.1 lladdr 02:00:00:00:00:02 dev eth0 nud permanent",
-    ):
-        subprocess.run(["ip", "-n", device.name, *words.split()], check=True)
 
 
 def secure(scene: Scene, options: str = "") -> str:
@@ -175,7 +175,8 @@ def secure(scene: Scene, options: str = "") -> str:
 
 def _starting(scene: Scene) -> list[str]:
     status = json.loads(scene.attempt("mender-monitorctl status --json").stdout)
-    checks = [one for one in status["checks"] if one["enabled"]]
+    # A scan waits for its time.
+    checks = [one for one in status["checks"] if one["enabled"] and one["subsystem"] != "vulnscan"]
     return [f"{one['subsystem']} {one['name']}" for one in checks if one["state"] == "starting"]
 
 
@@ -189,8 +190,8 @@ def attack(scene: Scene, offences: Sequence[Offence] = OFFENCES) -> list[Outcome
             needs = outcome.offence.needs
             if f"{outcome.offence.subsystem}_" not in enabled:
                 outcome.problem = "(no such check is enabled)"
-            elif needs and scene.attempt(f"command -v {needs}").returncode:
-                outcome.problem = f"({needs} is not there)"
+            elif scene.attempt(needs).returncode:
+                outcome.problem = f"(not possible here: {needs})"
             else:
                 print(f"  {outcome.offence.shown}", flush=True)
                 _commit(scene, outcome, arrivals)

@@ -123,6 +123,20 @@ class Device:
             # Files of this machine, mounted there: what happens on its file system would be seen, too.
             self.attempt("findmnt -lno TARGET -t ext4,xfs,btrfs | xargs -r umount --lazy")
 
+    def connect(self) -> None:
+        """An uplink: an address, a default route, and a neighbour there that takes what it gets."""
+        for words in (
+            "link add eth0 type veth peer name outside0",
+            "addr add 198.51.100.2/24 dev eth0",
+            "link set eth0 up",
+            "link set outside0 up",
+            "route add default via 198.51.100.1",
+            "neigh add 198.51.100.1 lladdr 02:00:00:00:00:02 dev eth0 nud permanent",
+        ):
+            _call("ip", "-n", self.name, *words.split())
+        # There is no name server behind it: who asks for its own name would wait for one.
+        self.run("echo 127.0.1.1 $(hostname) >>/etc/hosts")
+
     def reboot(self) -> None:
         """``systemctl reboot``, and wait until it is up again."""
         self._end("systemctl --no-block reboot")

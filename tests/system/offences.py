@@ -6,6 +6,19 @@ from dataclasses import dataclass
 
 SAVED = "/root/attack-demo"
 PORT = 4444
+# Artifacts: what a device has, one whose installation fails, one whose does not.
+FIRST, BAD, GOOD = (f"/root/attack-demo-{name}.mender" for name in ("first", "bad", "good"))
+# What Debian's security tracker says of the device: nothing, and something.
+FEED, NO_FLAWS, FLAWS = "/srv/feed/bookworm", "/srv/feed/without", "/srv/feed/with"
+_SSH = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+_KEYS = "/root/.ssh/authorized_keys"
+# Half as much again as is allowed, to the discard port of the gateway.
+_SEND = r"""bash -c '
+. /etc/mender-monitor/monitor.d/enabled/traffic_uplink.sh
+limit=$(numfmt --from=iec "${TRAFFIC_LIMIT:-1M}")
+gateway=$(ip -4 route show default | sed -n "s/.* via \([^ ]*\).*/\1/p" | head -n 1)
+head -c $((limit * 3 / 2)) /dev/zero >"/dev/udp/$gateway/9"'
+"""
 
 
 @dataclass(frozen=True)
@@ -13,8 +26,7 @@ class Offence:
     """
     *commit* and *undo* are scripts for /bin/sh; *alert* is how the name of the expected alert begins.
 
-    *shown* is the *commit* as a person reads it. *needs* is a program without which it cannot be committed.
-    *lasts*: the alert is about an event, and ends when the check's expiration is over.
+    *shown* is the *commit* as a person reads it. *needs* is a command that fails where it cannot be done.
     """
 
     subsystem: str
@@ -23,8 +35,7 @@ class Offence:
     commit: str
     undo: str
     alert: str
-    needs: str = ""
-    lasts: bool = False
+    needs: str = "true"
 
 
 def _background(command: str, name: str) -> str:
@@ -39,7 +50,7 @@ OFFENCES = (
         _background(f"systemd-socket-activate --listen=0.0.0.0:{PORT} /bin/cat", "port"),
         f"kill $(cat {SAVED}/port)",
         f"Unexpected open port tcp/{PORT}",
-        needs="systemd-socket-activate",
+        needs="command -v systemd-socket-activate",
     ),
     Offence(
         "setuid",
@@ -56,7 +67,6 @@ OFFENCES = (
         f"cp /bin/sleep /dev/shm/.x; {_background('/dev/shm/.x 600', 'miner')}",
         f"kill $(cat {SAVED}/miner); rm -f /dev/shm/.x",
         "Unexpected process /dev/shm/.x",
-        lasts=True,
     ),
     Offence(
         "integrity",
@@ -75,13 +85,50 @@ OFFENCES = (
         "Executable /usr/bin/tsort moved",
     ),
     Offence(
+        "traffic",
+        "data is copied away",
+        "more than the limit is sent to the gateway",
+        _SEND,
+        "true",
+        "High data transfer on ",
+        needs="ip -4 route show default | grep -q via",
+    ),
+    Offence(
+        "login",
+        "a key for root",
+        "a key is added to authorized_keys, and used",
+        f"ssh-keygen -q -t ed25519 -N '' -f {SAVED}/key && mkdir -p -m 700 /root/.ssh && "
+        f"touch {_KEYS} && cp -p {_KEYS} {SAVED}/keys && cat {SAVED}/key.pub >>{_KEYS} && "
+        f"{{ ssh {_SSH} -i {SAVED}/key root@127.0.0.1 true || true; }}",
+        f"cp -p {SAVED}/keys {_KEYS}",
+        "Root login ",
+        needs="systemctl is-active ssh",
+    ),
+    Offence(
         "pid",
         "a service is killed",
         "kill -9 of the main process of sshd",
         'kill -9 "$(systemctl show -P MainPID ssh)"',
         "true",
         "Process ssh restarted",
-        needs="systemctl",
-        lasts=True,
+        needs="systemctl is-active ssh",
+    ),
+    Offence(
+        "deployment",
+        "an update that fails",
+        "mender install of an artifact that cannot be installed",
+        f"! mender install {BAD}",
+        f"mender install {GOOD} && mender commit",
+        "Deployment failed",
+        needs=f"test -e {BAD}",
+    ),
+    Offence(
+        "vulnscan",
+        "a vulnerability",
+        "the security tracker tells of one in an installed package",
+        f"cp {FLAWS} {FEED}; mender-monitorctl scan debsecan >/dev/null || true",
+        f"cp {NO_FLAWS} {FEED}; mender-monitorctl scan debsecan >/dev/null",
+        "Vulnerability CVE-",
+        needs=f"test -e {FLAWS}",
     ),
 )
