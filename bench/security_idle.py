@@ -1,6 +1,6 @@
 """
-What the daemon costs with the five security checks of processes and files, while the machine is idle. Needs
-root. The list of `integrity` has the programs of /usr/bin and /usr/sbin.
+What the daemon costs with the security checks, each and all of them, while the machine is idle. Needs root.
+The list of `integrity` has the programs of /usr/bin and /usr/sbin.
 
     python -m bench.security_idle [--seconds 60] [--python /usr/bin/python3]
 
@@ -30,6 +30,12 @@ CHECKS = {
     ("pid", "app"): {"PID_EXE": "/bin/sleep", "PID_GRACE": "600"},
     ("setuid", "system"): {"SETUID_ALLOW": "/**", "SETUID_XDEV": "no"},
     ("integrity", "core"): {"INTEGRITY_RATE": "1G"},
+    ("vulnscan", "lines"): {
+        "VULNSCAN_FORMAT": "lines",
+        "VULNSCAN_COMMAND": "true",
+        "VULNSCAN_PATTERN": "x",
+        "VULNSCAN_SPLAY": "0",
+    },
 }
 LEARNED = ("/usr/bin/*", "/usr/sbin/*")
 

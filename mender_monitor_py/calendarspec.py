@@ -8,12 +8,10 @@ fractions of a second. Pure: the time zone rules are those that datetime and zon
 from __future__ import annotations
 
 import re
-from calendar import monthrange
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 from typing import Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _WORDS = {
     "minutely": "*-*-* *:*:00",
@@ -147,7 +145,7 @@ class Calendar:
             for month in range(1, 13):
                 if (year, month) < (begin.year, begin.month) or not _fits(month, self.months):
                     continue
-                length = monthrange(year, month)[1]
+                length = (date(year + month // 12, month % 12 + 1, 1) - date(year, month, 1)).days
                 for number in range(1, length + 1):
                     day = date(year, month, number)
                     counted = length + 1 - number if self.from_end else number
@@ -177,6 +175,8 @@ def _zone(word: str) -> tzinfo | None:
         return UTC
     if not _ZONE.fullmatch(word) or "/" not in word or not word[0].isalpha():
         return None
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # few need it, and it is memory
+
     try:
         return ZoneInfo(word)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

@@ -11,12 +11,22 @@ from typing import Any
 
 Json = dict[str, Any]
 
+_LONGEST = 400
+
 
 def parsed(data: bytes, known: frozenset[str]) -> Any:
-    """The JSON of *data*, of each object only the members *known*. Raises ValueError."""
+    """
+    The JSON of *data*, of each object only the members *known*, of each text the first 400 characters.
+
+    So it takes little more memory than *data* itself, however much else a report says. Raises ValueError.
+    """
 
     def keep(one: Json) -> Json:
-        return {name: value for name, value in one.items() if name in known}
+        return {
+            name: value[:_LONGEST] if isinstance(value, str) else value
+            for name, value in one.items()
+            if name in known
+        }
 
     try:
         return json.loads(data, object_hook=keep)
@@ -27,17 +37,20 @@ def parsed(data: bytes, known: frozenset[str]) -> Any:
 
 
 def object_of(value: Any, what: str) -> Json:
+    """*value*, of which an error speaks as *what*, as an object."""
     if not isinstance(value, dict):
         raise ValueError(f"{what} is {_kind(value)}, not an object")
     return value
 
 
 def member_of(holder: Json, name: str) -> Json:
+    """The member *name* as an object, an empty one where there is none."""
     value = holder.get(name)
     return {} if value is None else object_of(value, name)
 
 
 def items_of(holder: Json, name: str) -> list[Any]:
+    """The member *name* as a list, an empty one where there is none."""
     value = holder.get(name)
     if value is None:
         return []
@@ -47,6 +60,7 @@ def items_of(holder: Json, name: str) -> list[Any]:
 
 
 def text_of(holder: Json, name: str) -> str:
+    """The member *name* as a text, an empty one where there is none."""
     value = holder.get(name)
     if value is None:
         return ""
@@ -56,6 +70,7 @@ def text_of(holder: Json, name: str) -> str:
 
 
 def texts_of(holder: Json, name: str) -> list[str]:
+    """The member *name* as a list of texts."""
     found = items_of(holder, name)
     if not all(isinstance(one, str) for one in found):
         raise ValueError(f"{name} holds something other than texts")
@@ -63,6 +78,7 @@ def texts_of(holder: Json, name: str) -> list[str]:
 
 
 def needed(text: str, name: str) -> str:
+    """*text*, which must not be empty: a finding's *name*."""
     if not text:
         raise ValueError(f"a finding has no {name}")
     return text

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mender_monitor_py import sarif, vulnreports, vulntexts
-from mender_monitor_py.commandline import printable
+from mender_monitor_py.commandline import shown
 from mender_monitor_py.host.processtree import ProcessTree, become_child, limit, take_orphans
 from mender_monitor_py.vulnerability import Vulnerability, ignored, merged, relevant
 
@@ -251,10 +251,10 @@ class Scan:
         return found
 
     def _said(self) -> list[str]:
-        """The scanner's last words."""
+        """The scanner's last words, secrets in them masked."""
         words = self._errors or self._output[-_ERRORS_KEPT:]
         lines = words.decode(errors="replace").splitlines()
-        return [printable(line.rstrip(), _SAID_LENGTH) for line in lines if line.strip()][-_SAID_LINES:]
+        return [shown(line.split(), _SAID_LENGTH) for line in lines if line.strip()][-_SAID_LINES:]
 
     def _spent(self) -> dict[str, float]:
         return {"seconds": round(time.monotonic() - self._begun, 1), "memory": self._peak}

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mender_monitor_py import scanschedule, vulntexts
+from mender_monitor_py.duration import seconds
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import inotify, vulnscans
 from mender_monitor_py.host.host import Host
@@ -63,10 +64,6 @@ def _pattern(text: str) -> str:
     return text
 
 
-def _duration(text: str) -> int:
-    return 0 if text == "0" else interval(text)
-
-
 _COMMAND = Field(
     "VULNSCAN_COMMAND",
     _command,
@@ -79,7 +76,7 @@ _PATTERN = Field("VULNSCAN_PATTERN", _pattern, "of lines: a regular expression, 
 _SCHEDULE = Field(
     "VULNSCAN_SCHEDULE", scanschedule.parse, "as daily, Sun 03:00 (systemd.time(7)), or 1d", "1d"
 )
-_SPLAY = Field("VULNSCAN_SPLAY", _duration, "a delay up to this, each device its own", default="1h")
+_SPLAY = Field("VULNSCAN_SPLAY", seconds, "a delay up to this, each device its own", default="1h")
 _SEVERITY = Field(
     "VULNSCAN_SEVERITY",
     choice("negligible", "low", "medium", "high", "critical"),
@@ -197,12 +194,13 @@ class _Watch:
     async def run(self) -> None:
         self._watch_folder()
         self._see_artifact()
-        if self._memory.last is not None and not self._memory.failed:
+        if 0 < self._memory.failed < _FAILURES:
+            self._report.unknown("the last scan failed; it is tried again")
+        elif self._memory.last is not None:
             self._report.known()
         while True:
             self._wake.clear()
-            if (result := vulnscans.handed_in(self._host.paths, self._check.id)) is not None:
-                await self._judge(result)
+            await self._take_handed_in()
             now = self._host.clock.now()
             wait = self._wait(now)
             if wait is not None and wait <= 0:
@@ -228,11 +226,8 @@ class _Watch:
     def _see_artifact(self) -> None:
         """A deployment may have come to its end while nobody watched, or faster than anybody could see."""
         updates = self._host.updates
-        if (
-            self._memory.last is not None
-            and not updates.current
-            and updates.artifact != self._memory.artifact
-        ):
+        is_another = updates.artifact and updates.artifact != self._memory.artifact
+        if self._memory.last is not None and is_another and not updates.current:
             self._scan_soon()
 
     def _scan_soon(self) -> None:
@@ -273,15 +268,35 @@ class _Watch:
 
     async def _scan(self) -> None:
         self._report.note("next", "a scan runs now")
+        request = self._check.request(self._host.paths)
+        scan = asyncio.ensure_future(vulnscans.scan(self._host.runner, request))
+        scan.add_done_callback(lambda _: self._wake.set())
         try:
-            await self._judge(await vulnscans.scan(self._host.runner, self._check.request(self._host.paths)))
+            while not scan.done():
+                await self._wake.wait()
+                self._wake.clear()
+                await self._take_handed_in()
+            await self._judge(scan.result())
         except UnknownError as error:
             await self._judge(Result(failed=str(error)))
+        finally:
+            scan.cancel()
+            await asyncio.wait([scan])
+
+    async def _take_handed_in(self) -> None:
+        """What somebody found who scanned by hand."""
+        try:
+            result = vulnscans.handed_in(self._host.paths, self._check.id)
+        except UnknownError as error:
+            log.error("%s: %s", self._check.id, error)
+            return
+        if result is not None:
+            await self._judge(result)
 
     async def _judge(self, result: Result) -> None:
         now = self._host.clock.now()
         self._memory.last, self._memory.told, self._asked = now, self._check.told, None
-        self._memory.artifact = self._host.updates.artifact
+        self._memory.artifact = self._host.updates.artifact or self._memory.artifact
         if result.failed:
             self._fail(result, now)
         else:
