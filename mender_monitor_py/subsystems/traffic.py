@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from mender_monitor_py.commandline import printable
+from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.interfaces import Interfaces, LinkWatch
 from mender_monitor_py.model import OK, Details, Observation, Subject
@@ -100,10 +101,16 @@ class _Watch:
         self._remembered: dict[str, int] | None = None
 
     def open(self) -> None:
-        """Raises OSError."""
-        self._interfaces = Interfaces()
-        self._events = LinkWatch(self, routes=DEFAULT in self._check.interfaces)
-        self._connections = Connections(self._host.procfs, max(self._check.limit // 1000, 1024))
+        """Raises UnknownError."""
+        try:
+            self._interfaces = Interfaces()
+            self._events = LinkWatch(self, routes=DEFAULT in self._check.interfaces)
+        except OSError as error:
+            raise UnknownError(f"the kernel does not tell of the interfaces: {error.strerror}") from error
+        try:
+            self._connections = Connections(self._host.procfs, max(self._check.limit // 1000, 1024))
+        except OSError as error:
+            self._cannot_attribute(error)
 
     def close(self) -> None:
         """The last bytes are counted and remembered: after a reboot the counters do not show them."""
@@ -206,8 +213,8 @@ class _Watch:
 
     def _attribute(self, now: float, *, at_once: bool) -> None:
         """Find out whose traffic it is, when there was some."""
-        assert self._interfaces is not None
-        assert self._connections is not None
+        if self._connections is None:
+            return
         totals = self._meter.totals
         living = at_once or self._attributed is None or self._is_much(self._attributed, totals)
         if not (self._connections.any_ended() or living):
@@ -217,9 +224,16 @@ class _Watch:
             for index, name in self._meter.names.items()
             if name in self._meter.interfaces
         }
-        self._connections.look(now, self._interfaces.addresses(), shares, living=living)
+        assert self._interfaces is not None
+        try:
+            self._connections.look(now, self._interfaces.addresses(), shares, living=living)
+        except OSError as error:  # what goes over the interface is known all the same
+            self._cannot_attribute(error)
         if living:
             self._attributed = totals
+
+    def _cannot_attribute(self, error: OSError) -> None:
+        self._report.note("sockets", f"processes are not named, no socket diagnostics: {error.strerror}")
 
     def _remember(self, *, at_once: bool) -> None:
         totals = self._meter.totals
@@ -266,7 +280,6 @@ class _Watch:
         return "\n".join(lines)
 
     def _tell_notes(self, sums: Mapping[str, int], missing: list[str]) -> None:
-        assert self._connections is not None
         check = self._check
         busiest = max(sums, key=lambda name: sums[name], default=None)
         # In steps: the status need not be written at each look.
@@ -277,12 +290,8 @@ class _Watch:
         self._report.note("missing", ", ".join(missing) if several else "")
         left_out = f"more than {MAX_INTERFACES} interfaces; further ones are not counted"
         self._report.note("interfaces", left_out if self._meter.left_out else "")
-        unseen = [
-            "processes are not all named: CAP_SYS_PTRACE" if not self._connections.complete else "",
-            "more connections than are followed" if self._connections.crowded else "",
-            "some connections ended unseen" if self._connections.lost else "",
-        ]
-        self._report.note("attribution", "; ".join(filter(None, unseen)))
+        if self._connections is not None:
+            self._report.note("attribution", "; ".join(self._connections.limits()))
 
 
 CHECK = TrafficCheck

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from mender_monitor_py.commandline import printable
-from mender_monitor_py.host.procfs import Process, Procfs
+from mender_monitor_py.host.procfs import Process, Procfs, unit_of
 from mender_monitor_py.host.socketowners import find_holders
 from mender_monitor_py.host.tcpcounters import Connection, TcpCounters
 from mender_monitor_py.trafficshares import Shares, Who
@@ -40,17 +40,16 @@ class Connections:
         self._followed: dict[bytes, _Followed] = {}
         self._at: float | None = None
         self._crowded = False
-        self.complete = True
+        self._complete = True
 
-    @property
-    def lost(self) -> int:
-        """How often connections have ended that the kernel could not tell of."""
-        return self._tcp.lost
-
-    @property
-    def crowded(self) -> bool:
-        """Whether there are more connections than are followed."""
-        return self._crowded
+    def limits(self) -> list[str]:
+        """What keeps us from naming all."""
+        found = {
+            "processes are not all named: CAP_SYS_PTRACE": not self._complete,
+            f"more than {MAX_CONNECTIONS} connections": self._crowded,
+            "some connections ended unseen": self._tcp.lost > 0,
+        }
+        return [text for text, limited in found.items() if limited]
 
     def close(self) -> None:
         self._tcp.close()
@@ -118,7 +117,7 @@ class Connections:
         if not wanted:
             return
         holders = find_holders(self._procfs, {one.inode for one, _ in wanted if one.inode})
-        self.complete = holders.complete or self._procfs.sees_all()
+        self._complete = holders.complete or self._procfs.sees_all()
         known: dict[int, Who | None] = {}
         for one, followed in wanted:
             followed.who = self._newest(holders.pids.get(one.inode, ()), known)
@@ -145,8 +144,13 @@ class Connections:
         process, stat = self._procfs.describe(pid), self._procfs.stat(pid)
         if process is None or stat is None:
             return None
-        own = process.unit.startswith(OWN_UNITS) or os.getpid() in (pid, stat.parent)
+        own = is_own_unit(self._procfs.cgroup(pid)) or os.getpid() in (pid, stat.parent)
         return Who(_program(process), process.executable or f"[{process.name}]", tuple(process.lines()), own)
+
+
+def is_own_unit(cgroup: str) -> bool:
+    """Whether a control group is that of one of our units; a user can call his own units as he likes."""
+    return unit_of(cgroup).startswith(OWN_UNITS) and "user.slice" not in cgroup and "user@" not in cgroup
 
 
 def _program(process: Process) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -17,11 +18,13 @@ import pytest
 from mender_monitor_py.errors import DefinitionError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.tcpcounters import TcpCounters
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Stamp
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.traffic import TrafficCheck
+from mender_monitor_py.subsystems.trafficprocesses import is_own_unit
 from tests.fakes.judging import JudgingReport
 from tests.fakes.network import TRANSFER, Neighbour, in_own_network, ip, program, running
 
@@ -403,6 +406,39 @@ def test_the_window_outlives_a_reboot(paths, off, counts):
             else:
                 await looks()
                 assert report.alerts == []
+
+    in_network(scenario)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "own"),
+    [
+        ("/system.slice/mender-monitor.service", True),
+        (
+            "/system.slice/system-mender\\x2dmonitor\\x2dsender.slice/mender-monitor-sender@3-43-0.service",
+            True,
+        ),
+        ("/system.slice/other.service", False),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/mender-monitor.service", False),
+        ("", False),
+    ],
+)
+def test_a_user_cannot_pass_for_the_monitor(cgroup, own):
+    assert is_own_unit(cgroup) is own
+
+
+def test_without_socket_diagnostics_the_limit_holds(paths, monkeypatch):
+    """The kernel may be built without: then the alert names nobody, and the notes say why."""
+
+    async def scenario(neighbour: Neighbour) -> None:
+        def refuse(self: object) -> None:
+            raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+
+        monkeypatch.setattr(TcpCounters, "__init__", refuse)
+        async with watched(paths, check()) as report:
+            await transfer(FOUR, 2 * MIB)
+            await report.until(lambda: report.open == [NAME])
+            assert "Protocol not supported" in report.notes["sockets"]
 
     in_network(scenario)
 
