@@ -35,7 +35,18 @@ from mender_monitor_py.loginevents import CONSOLE, SSH, SU, SUDO, continuation, 
 MAX_TEXT = 64 * 1024
 HOLD_S = 0.5
 _MAX_HELD = 100
-FIELDS = ("MESSAGE", "SYSLOG_IDENTIFIER", "_UID", "_GID", "_PID", "_EXE", "_CAP_EFFECTIVE", "_SYSTEMD_UNIT")
+FIELDS = (
+    "MESSAGE",
+    "MESSAGE_ID",
+    "SYSLOG_IDENTIFIER",
+    "_CAP_EFFECTIVE",
+    "_EXE",
+    "_GID",
+    "_PID",
+    "_SYSTEMD_UNIT",
+    "_TRANSPORT",
+    "_UID",
+)
 
 # By the name of the program. Its file may have a suffix: su.shadow, su.util-linux, busybox.suid.
 _PROGRAMS = {
@@ -50,6 +61,9 @@ _PROGRAMS = {
     "login": CONSOLE,
 }
 _SET_UID = (SUDO, SU)
+# <systemd/sd-messages.h>, SD_MESSAGE_JOURNAL_DROPPED: "Suppressed 6000 messages from ssh.service"
+_SUPPRESSED = "a596d6fe7bfa4994828e72309e95d61e"
+_DRIVER = "driver"  # the transport of journald's own messages, and of nobody else's
 _BUSYBOX = "busybox"
 # What shadow's login becomes right after its message.
 _SHELL = re.compile(r"(?:ba|rba|da|z|k|mk|c|tc|fi|a)?sh\d*")
@@ -90,12 +104,14 @@ class Entry:
     """
     An entry of the journal. *message* is None when it does not count.
 
-    *forged*: it has the name of one of the programs, but cannot be shown to be of it.
+    *forged*: it has the name of one of the programs, but cannot be shown to be of it. *suppressed*: what
+    journald says of messages that were too many for it (journald.conf(5), RateLimitBurst).
     """
 
     cursor: str
     message: Message | None
     forged: bool = False
+    suppressed: str = ""
 
 
 class Records:
@@ -146,7 +162,8 @@ def matches(set_uid: Iterable[str]) -> list[str]:
     syslog = "_TRANSPORT=syslog"
     names = [f"SYSLOG_IDENTIFIER={name}" for name in _PROGRAMS]
     programs = [f"_EXE={path}" for path in set_uid]
-    return [syslog, *names, *(["+", syslog, *programs] if programs else [])]
+    suppressed = [f"_TRANSPORT={_DRIVER}", f"MESSAGE_ID={_SUPPRESSED}"]
+    return [*suppressed, "+", syslog, *names, *(["+", syslog, *programs] if programs else [])]
 
 
 def set_uid_names() -> list[str]:
@@ -163,6 +180,8 @@ def entry(line: bytes) -> Entry | None:
         return None
     if not isinstance(cursor, str):
         return None
+    if fields.get("_TRANSPORT") == _DRIVER:
+        return Entry(cursor, None, suppressed=_text(fields.get("MESSAGE"))[:256])
     name = _text(fields.get("SYSLOG_IDENTIFIER"))
     uid = _number(fields.get("_UID"))
     sender = _sender(name, _text(fields.get("_EXE")), uid, fields.get("_CAP_EFFECTIVE"))

@@ -29,6 +29,7 @@ _STEADY_S = 1.0
 _ANEW_S = 900.0  # a reader that has been silent for so long is replaced, whatever the reason of its silence
 _ASK_S = 60.0
 _END_S = 5.0
+_RUNS = Path("/run/systemd/journal")  # what journald makes when it starts
 _FOLDERS = ("/var/log/journal", "/run/log/journal")
 _BOOT = re.compile(r"(?:^|;)b=([0-9a-f]{32})")
 
@@ -219,11 +220,15 @@ def _boot(cursor: str) -> str:
 
 def is_kept() -> bool:
     """Whether this device has a journal."""
-    return any(Path(folder).is_dir() for folder in (*_FOLDERS, "/run/systemd/journal"))
+    return _RUNS.is_dir() or bool(_files(_FOLDERS))
+
+
+def _files(folders: Sequence[str]) -> list[Path]:
+    return [path for folder in folders for path in Path(folder).glob("*/system.journal")]
 
 
 def _require_readable(folders: Sequence[str]) -> None:
-    files = [path for folder in folders for path in Path(folder).glob("*/system.journal")]
+    files = _files(folders)
     if not files:
         raise UnknownError("there is no journal; LOGIN_SOURCE can be the file that syslog writes")
     if not any(os.access(path, os.R_OK) for path in files):

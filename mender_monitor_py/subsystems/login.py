@@ -17,6 +17,7 @@ from typing import Protocol
 
 from mender_monitor_py import loginallow, loginevents, loginsources
 from mender_monitor_py.baseline import inline
+from mender_monitor_py.commandline import printable
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import journal
 from mender_monitor_py.host.follow import end_of
@@ -269,6 +270,7 @@ class _Journal:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._forged = 0
+        self._suppressed = ""
         self._journal = journal.Journal(
             loginsources.matches(_executables(loginsources.set_uid_names())),
             loginsources.FIELDS,
@@ -285,6 +287,7 @@ class _Journal:
             if entry is None or not self._journal.taken(entry.cursor):
                 continue
             self._forged += entry.forged
+            self._suppressed = entry.suppressed or self._suppressed
             if entry.message is not None:
                 messages.append(entry.message)
         self._note()
@@ -309,6 +312,9 @@ class _Journal:
         if self._forged:
             text = f"{self._forged} messages in the name of sshd, sudo, su or login, by others, did not count"
             self._report.note("forged", text)
+        if self._suppressed:
+            text = f"logins may be missing: journald says: {printable(self._suppressed)}"
+            self._report.note("suppressed", text)
         if self._journal.too_long:
             self._report.note(
                 "long", f"{self._journal.too_long} entries of the journal were too long to read"
