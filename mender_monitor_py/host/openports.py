@@ -18,6 +18,7 @@ from mender_monitor_py.host.socketowners import find_holders
 from mender_monitor_py.portlist import Holder, Listener
 
 HOLDERS_S = 60.0  # a descriptor can be handed on without a sign: all are looked up again
+HIDDEN_S = 300.0  # the kernel goes through a table of all connections that there could be: some 4 ms
 _CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of the namespace that the reading thread is in
 
 Wanted = Callable[[Listener], bool]
@@ -36,7 +37,7 @@ class OpenPorts:
     The listeners of this network namespace, or of all.
 
     Who holds a socket is looked up when it is new, when one of its holders has ended or runs something else,
-    and each :data:`HOLDERS_S`. So often it is also compared with /proc/net, of this namespace.
+    and each :data:`HOLDERS_S`. Each :data:`HIDDEN_S` this namespace is compared with /proc/net.
     """
 
     def __init__(self, procfs: Procfs, protocols: Iterable[str], *, all_namespaces: bool) -> None:
@@ -50,6 +51,7 @@ class OpenPorts:
         self._executables: dict[int, str | None] = {}
         self._holders_until = 0.0
         self._hidden: dict[str, list[Socket]] = {}
+        self._hidden_until = 0.0
 
     def close(self) -> None:
         if self._own is not None:
@@ -65,9 +67,9 @@ class OpenPorts:
         """
         try:
             stale = time.monotonic() >= self._holders_until or self._holders_changed()
-            if stale or any(self._hidden.values()):
-                before = self._hidden
-                self._hidden = {protocol: self._find_hidden(protocol) for protocol in self._protocols}
+            if any(self._hidden.values()) or time.monotonic() >= self._hidden_until:
+                before, self._hidden = self._hidden, {one: self._find_hidden(one) for one in self._protocols}
+                self._hidden_until = time.monotonic() + HIDDEN_S
                 stale = stale or self._hidden != before
             views = self._dump()
             if not (again or stale or views != self._views):

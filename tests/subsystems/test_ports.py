@@ -240,7 +240,7 @@ def test_a_port_that_hides_is_a_finding_even_when_it_is_listed(
 ):
     """As with a rootkit that filters what sock_diag answers, and leaves /proc/net alone."""
     told = SockDiag.sockets
-    monkeypatch.setattr(openports, "HOLDERS_S", 0.2)
+    monkeypatch.setattr(openports, "HIDDEN_S", 0.2)
 
     async def scenario():
         async with watched(paths, check(PORTS_ALLOW=f"{protocol} 444 * *, {protocol} 445 * *")) as report:
