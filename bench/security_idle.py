@@ -6,6 +6,11 @@ journalctl counts as well; on a machine without one it reads an empty file.
     python -m bench.security_idle [--seconds 60] [--python /usr/bin/python3]
 
 Beside it monit(1), where it is installed: the same files and one process, each minute.
+
+    python -m bench.security_idle --machine
+
+In place of that all five in their packaged unit on the virtual machine of the tests, where nobody else
+does anything; with how many times slower than this one it is.
 """
 
 from __future__ import annotations
@@ -40,6 +45,13 @@ CHECKS = {
     },
     ("login", "root"): {"LOGIN_SOURCE": "journal"},
 }
+CYCLE_S = 60
+LOOP = """
+import time
+begun = time.process_time()
+sum(n * n for n in range(1000000))
+print(time.process_time() - begun)
+"""
 LEARNED = ("/usr/bin/*", "/usr/sbin/*")
 
 
@@ -64,16 +76,49 @@ def measure(folder: Path, checks: dict[tuple[str, str], dict[str, str]], options
         return family_cost(device.pid).since(before)
 
 
-def peer(folder: Path, seconds: float) -> Cost:
+def peer(folder: Path) -> Cost:
     """What monit costs with the files of the integrity check and one process."""
     files = [one.path for one in asyncio.run(Scanner().hash_all(expand(map(Glob, LEARNED)))) if not one.error]
     checks = [monit.file_check(number, Path(path)) for number, path in enumerate(files)]
     checks.append(monit.process_check(Path("/bin/sleep"), folder / "changed"))
-    with monit.running(folder, 60, checks) as pid:
-        time.sleep(30)  # the first cycle
+    with monit.running(folder, CYCLE_S, checks) as pid:
+        time.sleep(CYCLE_S / 2)  # the first one is over
         before = cost(pid)
-        time.sleep(seconds)
+        time.sleep(CYCLE_S)
         return cost(pid).since(before)
+
+
+def in_machine(folder: Path, seconds: float) -> None:
+    from tests.system import test_security_machine as machine
+    from tests.system.vm import Vm
+    from tests.system.vmproduct import installed
+
+    (folder / "share").mkdir()
+    with (
+        Vm(folder / "share", init="systemd") as vm,
+        installed(vm, folder / "product", lambda root: root.sh(machine.DEFINE)),
+    ):
+        vm.run(machine.START)
+        watched = machine.Watched(vm)
+        watched.until(lambda: all(watched.checks()[name]["state"] == "OK" for name in machine.CHECKS), 180)
+        time.sleep(20)
+        pid = vm.run("systemctl show -P MainPID mender-monitor").strip()
+
+        def cpu() -> float:
+            fields = vm.run(f"cat /proc/{pid}/stat").split()
+            return (int(fields[13]) + int(fields[14])) / 100  # USER_HZ, see proc(5)
+
+        before = cpu()
+        time.sleep(seconds)
+        spent = (cpu() - before) * 60 / seconds
+        slower = float(vm.run(f"python3 -c '{LOOP}'")) / float(
+            subprocess.run(["python3", "-c", LOOP], capture_output=True, text=True, check=True).stdout
+        )
+        memory = vm.run(f"grep VmRSS /proc/{pid}/status").split()[1]
+        print(
+            f"all of them  a minute: {spent:.2f} CPU s, {slower:.0f} times slower: {spent / slower:.3f} here"
+        )
+        print(f"{'':<12} RSS {int(memory) / 1024:.1f} MiB")
 
 
 def show(title: str, spent: Cost, seconds: float) -> None:
@@ -89,9 +134,14 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--machine", action="store_true")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("needs root")
+    if options.machine:
+        with tempfile.TemporaryDirectory() as name:
+            in_machine(Path(name), options.seconds)
+        return
     with tempfile.TemporaryDirectory() as name, subprocess.Popen(["/bin/sleep", "3600"]) as app:
         if not journal.is_kept():
             (Path(name) / "auth.log").touch()
@@ -100,7 +150,7 @@ def main() -> None:
         for title, checks in sets.items():
             show(title, measure(Path(name) / title.replace(" ", "_"), checks, options), options.seconds)
         if monit.is_installed():
-            show("monit", peer(Path(name) / "monit", options.seconds), options.seconds)
+            show("monit", peer(Path(name) / "monit"), CYCLE_S)
         app.kill()
 
 
