@@ -29,6 +29,7 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.notify import Notify
 from mender_monitor_py.host.timer import ClockStep
+from mender_monitor_py.inventory import Inventory
 from mender_monitor_py.ledger import LAZY_S
 from mender_monitor_py.outbox import Limits as OutboxLimits
 from mender_monitor_py.outbox import Outbox
@@ -93,6 +94,7 @@ class Daemon:
             self._outbox, self._clock, _limits(self._settings), self._sender.wake, self._status_soon
         )
         self._supervisor = Supervisor(self._catalog, self._recorder, self._host, self._status_soon)
+        self._inventory = Inventory(self._paths.inventory, self._outbox, self._recorder.run_in_worker)
         self._recorder.load()
         self._holding = Holding(
             self._host,
@@ -126,6 +128,7 @@ class Daemon:
         for timer in self._later.values():
             timer.cancel()
         self._paths.status.unlink(missing_ok=True)
+        self._inventory.remove()
         await self._host.aclose()
         self._outbox.close()
 
@@ -266,7 +269,9 @@ class Daemon:
         hold = self._holding.status()
         if hold is not None:
             hold["findings"] = sum(not told["told"] for check in checks for told in check["findings"])
-        others = {"sender": self._sender.status(), "held": hold, "warnings": warnings}
+        sender = self._sender.status()
+        others = {"sender": sender, "held": hold, "warnings": warnings}
+        self._inventory.write(checks, sender["last_contact"])
         try:
             statusfile.write(self._paths.status, daemon, checks, others)
         except OSError as error:

@@ -83,6 +83,7 @@ class Delivery:
         self._taken: list[int] = []
         self._per_minute: int | None = None
         self.last_sent = 0.0
+        self.last_contact = 0.0
         self.sent = 0
         self.configure(settings)
 
@@ -119,6 +120,8 @@ class Delivery:
         """Send the configuration. None: the server has it, or will never take it."""
         reply = await self._post("config", config)
         pause = self._obstacle(reply)
+        if pause is None:
+            self.last_contact = self._clock.now().wall
         if pause is None and wire.outcome(_answer(reply)) is Outcome.INVALID:
             log.error("the server refuses the configuration: %d %s", reply.status, printable(reply.body))
         return pause
@@ -131,6 +134,7 @@ class Delivery:
         pause = self._obstacle(reply)
         if pause is not None:
             return pause
+        self.last_contact = now.wall
         if wire.outcome(_answer(reply)) is Outcome.SENT:
             self._taken = [record.seq for record in batch]
             self._batches.accepted(len(batch))

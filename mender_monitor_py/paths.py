@@ -89,6 +89,11 @@ class Paths:
         return self.run / "status.json"
 
     @property
+    def inventory(self) -> Path:
+        """What the update client's inventory has of the monitor, on a memory file system."""
+        return self.run / "inventory"
+
+    @property
     def pid_file(self) -> Path:
         return self.root / "var/run/monitoring-client.pid"
 

@@ -123,7 +123,7 @@ class Sender:
         self.send_now()
 
     def status(self) -> dict[str, Any]:
-        """What it does, for people; *next_try* and *last_sent* are seconds since the epoch (0: none)."""
+        """What it does, for people. Moments are seconds since the epoch (0: none)."""
         now = self._clock.now()
         pause = self._pause
         return {
@@ -132,6 +132,7 @@ class Sender:
             "reason": pause.reason if pause is not None else "",
             "next_try": now.wall + self._due - now.boottime if pause is not None and self._due else 0,
             "last_sent": self._delivery.last_sent,
+            "last_contact": self._delivery.last_contact,
             "sent": self._delivery.sent,
         }
 
