@@ -2,8 +2,8 @@
 What of a device a deployment changed itself: the rule, as docs/deployments.md has it.
 
 Pure. A file is the deployment's when it was changed while the deployment installed, and one of these holds:
-its content is in the artifact; a package that was installed then has it, with this content; all who wrote it
-were the update client's own processes. Or it came with the new root file system.
+its content and name are in the artifact; a package that was installed then has it, with this content; all who
+wrote it were the update client's own processes. Or it came with the new root file system.
 """
 
 from __future__ import annotations
@@ -41,18 +41,20 @@ class Evidence:
     """
     What is known of a deployment that ran from *began* to *ended* (seconds since the epoch).
 
-    *payload*: the mode of each file of the artifact, by its SHA-256; *written*: the paths that the update
-    client's processes wrote, *others* those that somebody else did. *image* is the number of the root file
-    system that came with it; empty: none did. *booted* is when that was started.
+    *payload*: by the SHA-256 of each file of the artifact its names, without folders, and their modes;
+    *written*: the paths that the update client's processes wrote, *others* those that somebody else did.
+    *image* is the number of the root file system that came with it; empty: none did. *booted* is when that
+    was started. *packages*: those that were installed meanwhile count.
     """
 
     began: float
     ended: float
-    payload: Mapping[str, int] = field(default_factory=dict)
+    payload: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     written: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
     image: str = ""
     booted: float = 0.0
+    packages: bool = False
 
     def within(self, moment: float) -> bool:
         """Whether it was while the deployment installed."""
@@ -65,11 +67,12 @@ class Evidence:
         if not self.within(now.changed):
             return ""
         special = now.mode & SPECIAL
-        given = self.payload.get(now.sha256)
+        given = self.payload.get(now.sha256, {}).get(path.rpartition("/")[2])
         if given is not None and not special & ~given:
             return "of the artifact"
         if (
-            packaged is not None
+            self.packages
+            and packaged is not None
             and packaged.md5 == now.md5
             # Who gives it a bit later is not the package.
             and (not special or now.changed <= packaged.installed + SLACK_S)
@@ -88,6 +91,7 @@ class Evidence:
             "others": sorted(self.others),
             "image": self.image,
             "booted": self.booted,
+            "packages": self.packages,
         }
 
     @classmethod

@@ -175,10 +175,10 @@ class Holding:
         hold = self._hold
         assert hold is not None
         ended = self._host.clock.now().wall
-        await self._host.installation.end()
-        if hold.outcome == Outcome.COMMITTED:
-            await self._rebaseline(hold, ended)
+        await self._host.installation.collected()
+        await self._rebaseline(hold, ended)
         await asyncio.sleep(SETTLE_S)
+        await self._host.installation.end()
         log.info("%s has ended (%s): what was held back is judged now", hold.label, hold.outcome)
         self._finishing = None
         self._take(None)
@@ -220,25 +220,26 @@ class Holding:
         """Bring the lists up to what the deployment changed, in a process outside the sandbox."""
         now, paths = self._host.clock.now(), self._host.paths
         installation = self._host.installation
-        evidence = Evidence(
-            began=happened(hold.began, now),
-            ended=ended,
-            payload=installation.payload,
-            written=frozenset(installation.written),
-            others=frozenset(installation.others),
-            image=_root_device() if _IMAGE in hold.payload_types else "",
-            booted=now.wall - now.boottime,
-        )
+        evidence = Evidence(began=happened(hold.began, now), ended=ended)
+        if hold.outcome == Outcome.COMMITTED:
+            evidence = replace(
+                evidence,
+                payload=installation.payload,
+                written=frozenset(installation.written),
+                others=frozenset(installation.others),
+                image=_root_device() if _IMAGE in hold.payload_types else "",
+                booted=now.wall - now.boottime,
+                packages=True,
+            )
         file = paths.run / "deployment.json"
         try:
             _write(file, json.dumps({**evidence.to_json(), "device": hold.device}))
             done = await self._host.runner.run(
-                [sys.executable, "-m", f"{_PACKAGE.name}.rebaseline", str(file)],
+                [sys.executable, "-P", str(_PACKAGE / "rebaseline.py"), str(file)],
                 timeout=REBASELINE_S,
                 limit=_MAX_ANSWER,
                 errors=False,
-                cwd=str(_PACKAGE.parent),
-                env={ROOT_VARIABLE: str(paths.root)},
+                env={"PYTHONPATH": str(_PACKAGE.parent), ROOT_VARIABLE: str(paths.root)},
             )
         except (MonitorError, OSError) as error:
             log.error("the lists cannot be brought up to %s: %s", hold.label, error)

@@ -1,11 +1,12 @@
 """
 The payload process: reads the files of an artifact for the watcher, and what is in them.
 
-Its standard input is one line of JSON, its standard output a line for each regular file: its SHA-256 and its
-mode. The files of a tar archive count, compressed or not, as those of an update module for folders are.
+Its standard input is one line of JSON, its standard output a line for each regular file: its SHA-256, its
+name without folders, and its mode. The files of a tar archive count, compressed or not, as those of an update
+module for folders are.
 
-    {"files": ["/proc/123/fd/17"]}
-        ["9f86d081…", 493] …
+    {"files": [["/proc/123/fd/17", "update.tar"]]}
+        ["9f86d081…", "update.tar", 420] …
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ class Reader:
     def _full(self) -> bool:
         return self._bytes >= MAX_BYTES or self._files >= MAX_FILES
 
-    def read(self, path: str) -> Iterator[tuple[str, int]]:
-        """SHA-256 and mode of the file *path*, and of all in it."""
+    def read(self, path: str, name: str) -> Iterator[tuple[str, str, int]]:
+        """SHA-256, name and mode of the file *path*, which is called *name*, and of all in it."""
         with open(path, "rb") as file:  # noqa: PTH123 - one of /proc, which pathlib would not open better
-            yield self._digest(file), os.fstat(file.fileno()).st_mode & 0o7777
+            yield self._digest(file), name, os.fstat(file.fileno()).st_mode & 0o7777
             file.seek(0)
             with (
                 suppress(tarfile.TarError, OSError, EOFError),
@@ -48,7 +49,7 @@ class Reader:
                         return
                     content = archive.extractfile(member) if member.isreg() else None
                     if content is not None:
-                        yield self._digest(content), member.mode & 0o7777
+                        yield self._digest(content), member.name.rpartition("/")[2], member.mode & 0o7777
 
     def _digest(self, file: IO[bytes]) -> str:
         self._files += 1
@@ -65,9 +66,9 @@ def main() -> int:
     with suppress(AttributeError, OSError):
         os.nice(10)
     reader = Reader()
-    for path in request["files"]:
+    for path, name in request["files"]:
         with suppress(OSError):
-            for found in reader.read(path):
+            for found in reader.read(path, name):
                 sys.stdout.write(json.dumps(found) + "\n")
     return 0
 

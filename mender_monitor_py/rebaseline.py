@@ -1,7 +1,9 @@
 """
 Brings the lists of the checks up to what a deployment changed, and to nothing else: see docs/deployments.md.
 
-    python -m mender_monitor_py.rebaseline EVIDENCE
+After one that failed nothing of it counts; but what was put back is another file with the same content.
+
+    python -P rebaseline.py EVIDENCE
 
 EVIDENCE is a file of JSON: deployed.Evidence, and the *device* of the root file system before. The watcher
 has it run outside its sandbox, which may write no list. Prints a line of JSON for each list, for the log.
@@ -48,6 +50,13 @@ class Deployed:
         if path not in self._known:
             self._known[path] = self._judge(path)
         return self._known[path]
+
+    def touched(self, path: str) -> bool:
+        """Whether the file at *path* was changed while the deployment installed."""
+        try:
+            return self._evidence.within(Path(path).stat().st_ctime)
+        except OSError:
+            return False
 
     def _judge(self, path: str) -> str:
         try:
@@ -104,11 +113,12 @@ def _follow(
     entries = [*kept.listing().entries, *check.inline]
     since = 0.0 if evidence.image else evidence.began - SLACK_S
     things = asyncio.run(_survey(kept.host, check, entries, since))
+    unexpected = [thing for thing in things if not any(entry.allows(thing) for entry in entries)]
     rows = [
         thing.row
-        for thing in things
-        if not any(entry.allows(thing) for entry in entries)
-        and deployed.explains(check.file_of(kept.host, thing))
+        for thing in unexpected
+        if deployed.explains(file := check.file_of(kept.host, thing))
+        or (deployed.touched(file) and any(check.same_again(entry, thing) for entry in entries))
     ]
     data = baseline.followed(
         str(name),

@@ -49,8 +49,9 @@ class Installation:
     """
     The installation that runs, if any.
 
-    *folder* is the update client's data folder. *payload* maps the SHA-256 of each file of the artifact to
-    its mode; *written* and *others* are the paths that the client's processes wrote, and that others did.
+    *folder* is the update client's data folder. *payload* has, by the SHA-256 of each file of the artifact,
+    its names with the modes; *written* and *others* are the paths that the client's processes wrote, and that
+    others did.
     """
 
     def __init__(self, folder: Path, procfs: Procfs, processes: ProcessEvents) -> None:
@@ -61,16 +62,17 @@ class Installation:
         self._reading: asyncio.Task[None] | None = None
         self._undo: Callable[[], None] | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._collecting = False
         self.active = False
-        self.payload: dict[str, int] = {}
+        self.payload: dict[str, dict[str, int]] = {}
         self.written: set[str] = set()
         self.others: set[str] = set()
 
     def begin(self) -> None:
         """An installation runs, perhaps since a while."""
-        if self.active:
+        if self._collecting:
             return
-        self.active = True
+        self.active = self._collecting = True
         self.payload, self.written, self.others = {}, set(), set()
         self._watch_files()
         loop = asyncio.get_running_loop()
@@ -79,15 +81,15 @@ class Installation:
 
     def read_payload(self) -> None:
         """Read the artifact's files that are there now. They are held open: the client removes them soon."""
-        if not self.active or self._reading is not None:
+        if not self._collecting or self._reading is not None:
             return
         files = _opened(self._folder / FILES)
         if files:
             self._reading = asyncio.get_running_loop().create_task(self._read(files))
 
-    async def end(self) -> None:
-        """It has ended, and what it did is known."""
-        self.active = False
+    async def collected(self) -> None:
+        """It has ended. Returns when what it did is known."""
+        self._collecting = False
         if self._events is not None:
             self._events.close()
             self._events = None
@@ -102,17 +104,17 @@ class Installation:
             await asyncio.wait([self._reading])
             self._reading = None
 
+    async def end(self) -> None:
+        """What it leads to has been seen, too."""
+        await self.collected()
+        self.active = False
+
     async def aclose(self) -> None:
         """The daemon ends."""
         for task in (self._reading, self._starting):
             if task is not None:
                 task.cancel()
         await self.end()
-
-    async def read(self) -> None:
-        """Returns when the payload was read."""
-        if self._reading is not None:
-            await asyncio.wait([self._reading])
 
     def explains(self, pid: int) -> bool:
         """Whether *pid* is the update client, or was started by it, directly or not, while it installs."""
@@ -166,12 +168,12 @@ class Installation:
 
     # Its payload
 
-    async def _read(self, files: list[int]) -> None:
-        request = {"files": [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in files]}
+    async def _read(self, files: dict[int, str]) -> None:
+        request = {"files": [[f"/proc/{os.getpid()}/fd/{number}", name] for number, name in files.items()]}
         try:
             async with aclosing(ask("payload", request)) as answers:
-                async for sha256, mode in answers:
-                    self.payload[sha256] = self.payload.get(sha256, 0) | mode
+                async for sha256, name, mode in answers:
+                    self.payload.setdefault(sha256, {})[name] = mode
         except UnknownError as error:
             log.warning("the artifact's files cannot be read: %s", error)
         finally:
@@ -179,15 +181,15 @@ class Installation:
                 os.close(descriptor)
 
 
-def _opened(folder: Path) -> list[int]:
-    """Descriptors of the regular files in *folder*."""
-    found: list[int] = []
+def _opened(folder: Path) -> dict[int, str]:
+    """Descriptors of the regular files in *folder*, and their names."""
+    found: dict[int, str] = {}
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(OSError):
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)[:_MOST_FILES]:
             with suppress(OSError):
                 if entry.is_file(follow_symlinks=False):
-                    found.append(os.open(entry.path, flags))
+                    found[os.open(entry.path, flags)] = entry.name
     return found
 
 

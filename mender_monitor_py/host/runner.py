@@ -136,22 +136,19 @@ class Runner:
         timeout: float,  # noqa: ASYNC109 - running out of time is an answer here
         limit: int = 64 * 1024,
         errors: bool = True,
-        cwd: str = "/",
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """
         Run *argv* to its end; *timeout* seconds, or *limit* bytes of output, end it before.
 
-        Without *errors* the output is stdout alone, and stderr is the runner's. *cwd* and *env*: see start.
+        Without *errors* the output is stdout alone, and stderr is the runner's. *env*: see start.
         """
         loop = asyncio.get_running_loop()
         reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(writing, True)
         with closing(os.fdopen(reading, "rb", buffering=0)) as pipe:
             try:
-                process = await self.start(
-                    argv, stdout=writing, stderr=writing if errors else None, cwd=cwd, env=env
-                )
+                process = await self.start(argv, stdout=writing, stderr=writing if errors else None, env=env)
             finally:
                 os.close(writing)
             output = bytearray()

@@ -96,6 +96,11 @@ class Baselined(Check, Generic[E, T]):
         """The file that *thing* is, or comes from: who brought that one brought *thing*. Empty: none."""
 
     @staticmethod
+    def same_again(entry: E, thing: T, /) -> bool:
+        """Whether *thing* is what *entry* expects, put there anew, as a rollback does."""
+        return False
+
+    @staticmethod
     def order(row: str, /) -> str:
         """What the entries of a list are sorted by."""
         return row

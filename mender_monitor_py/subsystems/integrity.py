@@ -93,6 +93,10 @@ class IntegrityCheck(Baselined[Entry, Executable]):
     entry = staticmethod(Entry.parse)
 
     @staticmethod
+    def same_again(entry: Entry, thing: Executable, /) -> bool:
+        return entry.names(thing.path) and not entry.differences(thing, inode=False)
+
+    @staticmethod
     def order(row: str, /) -> str:
         fields = row.split()
         return fields[5] if len(fields) > 5 else row

@@ -329,13 +329,13 @@ def test_the_payload_is_read_with_all_in_it(tmp_path: Path) -> None:
         ["tar", "-C", tmp_path, "-czf", tmp_path / "a.tar.gz", "tool"], check=True, capture_output=True
     )
     (tmp_path / "plain").write_bytes(b"plain")
-    files = [str(tmp_path / "a.tar.gz"), str(tmp_path / "plain"), str(tmp_path / "none")]
+    files = [[str(tmp_path / name), name] for name in ("a.tar.gz", "plain", "none")]
     done = subprocess.run(
         [sys.executable, "-m", "mender_monitor_py.payload"],
         input=json.dumps({"files": files}).encode() + b"\n",
         stdout=subprocess.PIPE,
         check=True,
     )
-    found = dict(json.loads(line) for line in done.stdout.splitlines())
-    assert found[hashlib.sha256(b"tool").hexdigest()] & 0o4000
-    assert hashlib.sha256(b"plain").hexdigest() in found and len(found) == 3
+    found = {name: (sha256, mode) for sha256, name, mode in map(json.loads, done.stdout.splitlines())}
+    assert found["tool"] == (hashlib.sha256(b"tool").hexdigest(), 0o4755)
+    assert found["plain"][0] == hashlib.sha256(b"plain").hexdigest() and len(found) == 3

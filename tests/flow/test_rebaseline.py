@@ -18,6 +18,7 @@ from mender_monitor_py.paths import ROOT_VARIABLE
 from tests.fakes.monitor import PROJECT
 
 NEW, OLD = b"#!/bin/sh\necho new\n", b"#!/bin/sh\necho old\n"
+BROUGHT = {hashlib.sha256(NEW).hexdigest(): {"app": 0o755, "more": 0o755}}
 
 
 class Place:
@@ -35,10 +36,10 @@ class Place:
 
     def put(self, name: str, content: bytes, mode: int = 0o755) -> Path:
         file = self.bin / name
-        file.unlink(missing_ok=True)
-        file.write_bytes(content)
-        file.chmod(mode)
-        return file
+        new = self.bin.parent / "new"  # beside the old one: never its inode
+        new.write_bytes(content)
+        new.chmod(mode)
+        return new.replace(file)
 
     def learn(self) -> None:
         self._run(
@@ -88,12 +89,12 @@ def test_what_the_artifact_brought_is_expected_and_nothing_else(place: Place) ->
     place.put("app", NEW)
     place.put("more", NEW)
     place.put("tool", b"evil")
-    place.put("nc", b"evil too")
-    (told,) = place.rebaseline(payload={sha256(NEW): 0o755})
+    place.put("nc", NEW)
+    (told,) = place.rebaseline(payload=BROUGHT)
     assert told["check"] == "integrity app" and len(told["rows"]) == 2
     assert place.rows() == {"app": sha256(NEW), "more": sha256(NEW), "tool": sha256(OLD)}
     assert "# serial: 2\n# ours since May\n" in place.list.read_text()
-    assert place.rebaseline(payload={sha256(NEW): 0o755}) == []
+    assert place.rebaseline(payload=BROUGHT) == []
 
 
 def test_what_changed_before_it_began_is_still_a_finding(place: Place) -> None:
@@ -102,7 +103,7 @@ def test_what_changed_before_it_began_is_still_a_finding(place: Place) -> None:
     """
     place.put("app", NEW)
     time.sleep(0.05)
-    assert place.rebaseline(began=time.time() + 5, ended=time.time() + 9, payload={sha256(NEW): 0o755}) == []
+    assert place.rebaseline(began=time.time() + 5, ended=time.time() + 9, payload=BROUGHT) == []
     assert place.rows()["app"] == sha256(OLD)
 
 
@@ -118,8 +119,20 @@ def test_a_package_that_was_installed_counts(place: Place) -> None:
     (info / "app.list").write_text(f"/.\n{place.bin}/app\n{place.bin}/tool\n")
     sums = [(hashlib.md5(NEW, usedforsecurity=False).hexdigest(), name) for name in ("app", "tool")]
     (info / "app.md5sums").write_text("".join(f"{md5}  {str(place.bin)[1:]}/{name}\n" for md5, name in sums))
-    place.rebaseline()
+    place.rebaseline(packages=True)
     assert place.rows() == {"app": sha256(NEW), "tool": sha256(OLD)}
+
+
+def test_what_a_rollback_put_back_is_as_before(place: Place) -> None:
+    """
+    Another file with the content, mode and owner of the one that was expected; not one with another mode.
+    """
+    before = place.list.read_text()
+    place.put("app", OLD)
+    place.put("tool", OLD, 0o777)
+    (told,) = place.rebaseline()
+    assert [row.split()[5] for row in told["rows"]] == [str(place.bin / "app")]
+    assert place.list.read_text() != before and place.rebaseline() == []
 
 
 def test_a_signed_list_is_never_touched(place: Place) -> None:
@@ -130,7 +143,7 @@ def test_a_signed_list_is_never_touched(place: Place) -> None:
     place.paths.trusted_d.mkdir(parents=True)
     (place.paths.trusted_d / "release.pem").write_text("-----BEGIN PUBLIC KEY-----\n")
     before = place.list.read_bytes()
-    (told,) = place.rebaseline(payload={sha256(NEW): 0o755})
+    (told,) = place.rebaseline(payload=BROUGHT)
     assert "signed" in told["problem"] and place.list.read_bytes() == before
 
 

@@ -7,7 +7,8 @@ from mender_monitor_py.deployed import Content, Evidence, Packaged, packaged_md5
 BEGAN, ENDED = 1000.0, 1100.0
 GIVEN, OTHER = "aa" * 32, "bb" * 32
 FILE = Content(sha256=GIVEN, md5="m", mode=0o755, changed=1050.0, device="8")
-PAYLOAD = Evidence(BEGAN, ENDED, payload={GIVEN: 0o755, OTHER: 0o4755})
+PAYLOAD = Evidence(BEGAN, ENDED, payload={GIVEN: {"x": 0o755}, OTHER: {"x": 0o4755}})
+PACKAGES = Evidence(BEGAN, ENDED, packages=True)
 WRITER = Evidence(BEGAN, ENDED, written=frozenset({"/x", "/both"}), others=frozenset({"/both"}))
 IMAGE = Evidence(BEGAN, ENDED, image="9", booted=1060.0)
 
@@ -16,6 +17,8 @@ IMAGE = Evidence(BEGAN, ENDED, image="9", booted=1060.0)
     ("evidence", "path", "now", "packaged", "why"),
     [
         (PAYLOAD, "/x", FILE, None, "of the artifact"),
+        (PAYLOAD, "/a/x", FILE, None, "of the artifact"),
+        (PAYLOAD, "/a/y", FILE, None, ""),
         (PAYLOAD, "/x", FILE._replace(sha256="cc" * 32), None, ""),
         (PAYLOAD, "/x", FILE._replace(changed=990.0), None, ""),
         (PAYLOAD, "/x", FILE._replace(changed=1110.0), None, ""),
@@ -23,10 +26,11 @@ IMAGE = Evidence(BEGAN, ENDED, image="9", booted=1060.0)
         (PAYLOAD, "/x", FILE._replace(mode=0o4755), None, ""),
         (PAYLOAD, "/x", FILE._replace(mode=0o4755, sha256=OTHER), None, "of the artifact"),
         (PAYLOAD, "/x", FILE._replace(mode=0o6755, sha256=OTHER), None, ""),
-        (Evidence(BEGAN, ENDED), "/x", FILE, Packaged("m", 1060.0), "of a package"),
-        (Evidence(BEGAN, ENDED), "/x", FILE, Packaged("n", 1060.0), ""),
-        (Evidence(BEGAN, ENDED), "/x", FILE._replace(mode=0o4755), Packaged("m", 1060.0), "of a package"),
-        (Evidence(BEGAN, ENDED), "/x", FILE._replace(mode=0o4755), Packaged("m", 1040.0), ""),
+        (PACKAGES, "/x", FILE, Packaged("m", 1060.0), "of a package"),
+        (PACKAGES, "/x", FILE, Packaged("n", 1060.0), ""),
+        (PACKAGES, "/x", FILE._replace(mode=0o4755), Packaged("m", 1060.0), "of a package"),
+        (PACKAGES, "/x", FILE._replace(mode=0o4755), Packaged("m", 1040.0), ""),
+        (Evidence(BEGAN, ENDED), "/x", FILE, Packaged("m", 1060.0), ""),
         (WRITER, "/x", FILE, None, "written by the update client"),
         (WRITER, "/both", FILE, None, ""),
         (WRITER, "/x", FILE._replace(changed=990.0), None, ""),
@@ -48,7 +52,7 @@ def test_evidence_is_written_and_read():
     """
     The process that brings the lists up to date judges by what the watcher knew.
     """
-    for one in (PAYLOAD, WRITER, IMAGE):
+    for one in (PAYLOAD, PACKAGES, WRITER, IMAGE):
         assert Evidence.from_json(one.to_json()) == one
 
 

@@ -1,0 +1,256 @@
+"""
+A device while Debian's update client installs: what the deployment does is no alert, an attack is one.
+
+The module unpacks an archive, restarts a service and starts a new program, which opens a port. It waits while
+/run/wait is there: then an attacker has his turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mender_monitor_py.receiver.validation import timestamp
+from tests.fakes.receiver import Alert
+from tests.system.product import Site, site
+
+MODULE = "/usr/share/mender/modules/v3/app"
+MODULE_TEXT = """#!/bin/sh
+set -e
+case $1 in
+    SupportsRollback) echo Yes ;;
+    NeedsArtifactReboot) echo No ;;
+    ArtifactInstall)
+        mkdir -p tmp/before
+        cp -a /opt/app/. tmp/before
+        rm -rf /opt/app
+        mkdir /opt/app
+        tar -C /opt/app -xzf files/app.tar.gz
+        systemctl restart victim server || true
+        : >/run/installed
+        while [ -e /run/wait ]; do sleep 0.1; done ;;
+    ArtifactRollback)
+        systemctl stop server || true
+        rm -rf /opt/app
+        mkdir /opt/app
+        cp -a tmp/before/. /opt/app
+        systemctl restart victim ;;
+esac
+"""
+# A program of its own, and not an interpreter by its name.
+SERVER = """[Service]
+ExecStart=/opt/app/server -c 'import socket, signal; s = socket.create_server(("", 8081)); signal.pause()'
+"""
+CHECKS = (
+    ("service", "victim", "SERVICE_NAME=victim"),
+    ("pid", "victim", "PID_SERVICE=victim"),
+    ("ports", "all", "PORTS_ALLOW=tcp 8080 * *", "PORTS_SCOPE=all"),
+    (
+        "process",
+        "all",
+        "PROCESS_ALLOW=/usr/** /bin/** /sbin/** /lib/**",
+        "PROCESS_HIDDEN=no",
+        "PROCESS_EXPIRATION=3s",
+    ),
+    ("integrity", "opt", "INTEGRITY_FILES=/opt/app/* /opt/other/*"),
+    ("setuid", "opt", "SETUID_PATHS=/opt", "SETUID_INTERVAL=2s"),
+)
+AROUND = (
+    "Unexpected process elsewhere:",
+    "Many unexpected processes",
+    "Processes that could not be named",
+)
+ATTACK = {
+    "Executable /opt/other/tool changed": "echo evil >>/opt/other/tool",
+    "Unexpected set-uid executable /opt/other/shell": "cd /opt/other; cp /bin/dash shell; chmod 4755 shell",
+    "Unexpected process /opt/other/miner": "cp /usr/bin/python3 /opt/other/miner",
+    "Unexpected open port tcp/4444": "systemd-run --quiet --unit=evil /opt/other/miner -c"
+    " 'import socket, signal; s = socket.create_server((\"\", 4444)); signal.pause()'",
+}
+
+
+@contextmanager
+def prepared(folder: Path) -> Iterator[Site]:
+    """A device with the module, what it replaces, and checks that are all well."""
+    with site(folder, fanotify=True) as made:
+        device = made.device
+        device.write(MODULE, MODULE_TEXT, 0o755)
+        device.write("/etc/systemd/system/server.service", SERVER)
+        device.run(
+            "mkdir -p /opt/app /opt/other /root/v2; cp /bin/true /opt/app/tool; cp /bin/true /opt/other/tool;"
+            " cp /bin/false /root/v2/tool; cp /usr/bin/python3 /root/v2/server; systemctl daemon-reload;"
+            " systemctl start victim; tar -C /root/v2 -czf /root/app.tar.gz ."
+        )
+        for subsystem, name, *variables in CHECKS:
+            words = " ".join(f"'{variable}'" for variable in variables)
+            device.run(f"mender-monitorctl create {subsystem} {name} {words}")
+            if subsystem not in ("service", "pid"):
+                device.run(f"mender-monitorctl baseline learn {subsystem} {name}")
+            device.run(f"mender-monitorctl enable {subsystem} {name}")
+        for subsystem, name, *_ in CHECKS:
+            made.device.wait_until(lambda: made.state(subsystem, name) == "OK")  # noqa: B023
+        yield made
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with prepared(tmp_path_factory.mktemp("hold")) as made:
+        yield made
+
+
+@pytest.fixture
+def own_place(tmp_path: Path) -> Iterator[Site]:
+    """For a test that boots it again."""
+    with prepared(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def device_is_well(place: Site) -> Site:
+    """No alert is open; what an earlier test has left is undone."""
+    device = place.device
+    device.attempt("rm -f /run/wait; mender rollback; systemctl stop evil server")
+    device.run(
+        "rm -rf /opt/other/shell /opt/other/miner; cp /bin/true /opt/other/tool; "
+        "pkill -x miner; systemctl start victim; mender-monitorctl baseline learn integrity opt; true"
+    )
+    device.wait_until(lambda: place.status()["held"] is None)
+    try:
+        watched = [check for check in CHECKS if check[0] != "process"]
+        device.wait_until(lambda: all(place.state(*check[:2]) == "OK" for check in watched), 90)
+    except AssertionError as error:
+        raise AssertionError(device.run("mender-monitorctl status")) from error
+    return place
+
+
+def artifact(place: Site, name: str) -> str:
+    path = f"/root/{name}.mender"
+    place.device.run(
+        f"mender-artifact write module-image -T app -n {name} -t test -f /root/app.tar.gz -o {path}"
+    )
+    return path
+
+
+def install(place: Site, name: str) -> Any:
+    """Begin to install, and return when the device is changed; it goes on when /run/wait is gone."""
+    device = place.device
+    path = artifact(place, name)
+    device.run("rm -f /run/installed; touch /run/wait")
+    process = device.start(f"mender install {path} >/run/install.log 2>&1")
+    device.wait("test -e /run/installed")
+    device.wait_until(lambda: place.status()["held"] is not None)
+    return process
+
+
+def go_on(place: Site, process: Any) -> None:
+    place.device.run("rm /run/wait")
+    assert process.wait(60) == 0, place.device.read("/run/install.log")
+
+
+def attack(place: Site) -> tuple[float, float]:
+    """What an attacker does; when that began and ended."""
+    before = place.now()
+    for command in ATTACK.values():
+        place.device.run(command)
+    try:
+        place.device.wait_until(lambda: set(ATTACK) <= waiting(place))
+    except AssertionError as error:
+        raise AssertionError(place.device.run("mender-monitorctl status")) from error
+    return before, place.now()
+
+
+def waiting(place: Site) -> set[str]:
+    """The findings that are held back."""
+    checks = place.status()["checks"]
+    return {found["name"] for check in checks for found in check["findings"] if not found["told"]}
+
+
+def critical(alerts: list[Alert]) -> dict[str, Alert]:
+    # fanotify in a container shows what runs on the machine around it, too.
+    bad = {alert["name"]: alert for alert in alerts if alert["level"] == "CRITICAL"}
+    return {name: alert for name, alert in bad.items() if not name.startswith(AROUND)}
+
+
+def told(place: Site, known: int, names: set[str]) -> dict[str, Alert]:
+    """The bad alerts after the first *known*, when *names* are among them, and nothing is held back."""
+    alerts = place.server.wait_for(lambda got: names <= critical(got[known:]).keys(), 60)
+    place.device.wait_until(lambda: place.status()["held"] is None)
+    place.device.wait_until(lambda: place.status()["outbox"]["waiting"] == 0)
+    alerts = place.server.alerts()
+    return critical(alerts[known:])
+
+
+def test_an_attack_during_a_deployment_is_told_and_the_deployment_is_not(device_is_well: Site) -> None:
+    """
+    Nothing while it installs, over a restart of the daemon; at the end the attack alone, with its own times.
+    The lists have what the deployment brought, and nothing of the attack.
+    """
+    place, device = device_is_well, device_is_well.device
+    known = len(place.server.alerts())
+    process = install(place, "release-2")
+    began, ended = attack(place)
+    shown = device.run("mender-monitorctl status")
+    assert "Held back: " in shown and "release-2 installs" in shown and "(not told yet)" in shown
+    device.run("systemctl restart mender-monitor")
+    device.wait_until(lambda: place.status()["held"] is not None)
+    go_on(place, process)
+    assert critical(place.server.alerts()[known:]) == {}
+    device.run("mender commit")
+    found = told(place, known, set(ATTACK))
+    assert found.keys() == set(ATTACK)
+    for alert in found.values():
+        assert began - 1 <= timestamp(alert["timestamp"]) <= ended, alert
+    lists = device.run("cat /etc/mender-monitor/baseline.d/*")
+    wanted = device.run("sha256sum </root/v2/tool").split()[0]
+    assert wanted in lists and "tcp 8081 server /opt/app/server" in lists
+    assert not [word for word in ("4444", "/opt/other/shell", "/opt/other/miner") if word in lists]
+
+
+def test_a_rollback_and_a_reboot(own_place: Site) -> None:
+    """
+    The device reboots between the installation and its end, as an update of the system does; what is held is
+    told after the rollback, and what was put back is none.
+    """
+    place, device = own_place, own_place.device
+    known = len(place.server.alerts())
+    process = install(place, "release-3")
+    name, command = next(iter(ATTACK.items()))
+    began = place.now()
+    device.run(command)
+    device.wait_until(lambda: name in waiting(place))
+    ended = place.now()
+    go_on(place, process)
+    device.reboot()
+    device.run("systemctl start victim")
+    device.wait_until(lambda: place.status()["held"] is not None)
+    device.run("mender rollback")
+    found = told(place, known, {name})
+    assert found.keys() == {name}
+    assert began - 1 <= timestamp(found[name]["timestamp"]) <= ended
+
+
+def test_a_deployment_that_does_not_end(device_is_well: Site) -> None:
+    """
+    After DEPLOYMENT_GRACE what is found is told, though the client still installs.
+    """
+    place, device = device_is_well, device_is_well.device
+    known = len(place.server.alerts())
+    process = install(place, "release-4")
+    name, command = next(iter(ATTACK.items()))
+    device.run(command)
+    device.wait_until(lambda: name in waiting(place))
+    text = device.read("/etc/mender-monitor/monitor.conf")
+    device.write("/etc/mender-monitor/monitor.conf", text + "DEPLOYMENT_GRACE=1s\n")
+    try:
+        device.run("systemctl reload mender-monitor")
+        place.server.wait_for(lambda got: name in critical(got[known:]), 60)
+        assert place.status()["held"] is None
+        go_on(place, process)
+        device.run("mender rollback")
+    finally:
+        device.write("/etc/mender-monitor/monitor.conf", text)
+        device.run("systemctl reload mender-monitor")
