@@ -26,7 +26,7 @@ from mender_monitor_py.subsystems.fields import choice, yes_no
 from mender_monitor_py.wifiwatch import Absence, Rule, Verdict, shown
 
 LOOK_S = 30.0
-SETTLE_S = 0.05  # one connection is several events
+SETTLE_S = 0.02  # one change is several events
 HANDSHAKE_S = 0.5  # from look to look while keys are agreed on, which no event ends; doubled each time
 
 # The findings, as the recorder knows them.
