@@ -64,8 +64,8 @@ def check(**values: str) -> WifiCheck:
 
 
 @asynccontextmanager
-async def watched(paths, one: WifiCheck, report: JudgingReport):
-    host = Host(paths, Clock())
+async def watched(paths, one: WifiCheck, report: JudgingReport, clock: Clock | None = None):
+    host = Host(paths, clock or Clock())
     task = asyncio.get_running_loop().create_task(one.run(host, report))
     try:
         yield report
@@ -178,6 +178,38 @@ def test_it_may_be_away_for_the_grace_and_where_it_is_not_required(paths, radio)
             await looks(radio, free)
             assert patient.alerts == free.alerts == []
             assert patient.reason == free.reason == ""
+
+    asyncio.run(scenario())
+
+
+class Hands(Clock):
+    """A clock that stands still until somebody sets it."""
+
+    at = 1000.0
+
+    def boottime(self) -> float:
+        return self.at
+
+
+def test_the_grace_begins_with_each_disconnect(paths, radio):
+    async def scenario():
+        clock, report = Hands(), JudgingReport()
+        one = check(WIFI_REQUIRE="yes", WIFI_GRACE="60")
+        radio.shows = on(b"home")
+        async with watched(paths, one, report, clock):
+            for _ in range(3):
+                radio.shows = IDLE
+                await looks(radio, report)
+                clock.at += 59
+                await looks(radio, report)
+                radio.shows = on(b"home")
+                await looks(radio, report)
+            assert report.alerts == []
+            radio.shows = IDLE
+            await looks(radio, report)
+            clock.at += 60
+            await report.until(lambda: report.open == [DISCONNECTED])
+            assert "for 1 min\n" in report.last(DISCONNECTED).details.description
 
     asyncio.run(scenario())
 

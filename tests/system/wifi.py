@@ -1,7 +1,8 @@
-"""The virtual machine with radios in it, and this checkout to be run there."""
+"""A virtual machine with this checkout in it, for what is run there by its Python."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,25 +12,29 @@ from pathlib import Path
 from tests.fakes.receiver import SOURCE
 from tests.system.vm import SHARED, Vm
 
+SOURCES = "/run/src"
 SECONDS = 300.0
 
 
 @contextmanager
-def wifi_vm(*, init: str = "plain") -> Iterator[Vm]:
-    """The machine, with the sources in ``/run/src``."""
-    with tempfile.TemporaryDirectory(prefix="mmp-wifi-") as name:
-        ignored = shutil.ignore_patterns("__pycache__", "fixtures")
-        for folder in ("mender_monitor_py", "tests", "bench"):
-            shutil.copytree(SOURCE / folder, Path(name) / folder, ignore=ignored)
-        with Vm(Path(name), init="systemd" if init == "systemd" else "plain") as vm:
-            # Imports over the shared folder would be slow.
-            vm.run(
-                f"mkdir /run/src && cp -r {SHARED}/mender_monitor_py {SHARED}/tests {SHARED}/bench /run/src"
-            )
-            yield vm
+def wifi_vm() -> Iterator[Vm]:
+    """A machine of its own with the sources."""
+    with tempfile.TemporaryDirectory(prefix="mmp-wifi-") as name, Vm(Path(name)) as vm:
+        put_sources(vm)
+        yield vm
+
+
+def put_sources(vm: Vm) -> None:
+    """Copy this checkout to :data:`SOURCES` there: imports over the shared folder would be slow."""
+    shared = vm.share / "src"
+    ignored = shutil.ignore_patterns("__pycache__", "fixtures")
+    for folder in ("mender_monitor_py", "tests", "bench"):
+        shutil.copytree(SOURCE / folder, shared / folder, ignore=ignored)
+    vm.run(f"cp -r {SHARED}/src {SOURCES}")
+    shutil.rmtree(shared)
 
 
 def in_guest(vm: Vm, module: str, *arguments: str) -> str:
     """What a module of the sources prints there. Raises AssertionError, with that, when it fails."""
-    command = " ".join(("python3", "-B", "-m", module, *arguments))
-    return vm.run(f"cd /run/src && exec {command}", seconds=SECONDS)
+    command = shlex.join(("python3", "-B", "-m", module, *arguments))
+    return vm.run(f"cd {SOURCES} && exec {command}", seconds=SECONDS)
