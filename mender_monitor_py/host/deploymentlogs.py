@@ -12,6 +12,8 @@ from mender_monitor_py.errors import UnknownError
 
 _END = 262_144
 _HEAD = 16_384
+# Enough for the line that ends it; to read all at each line of a module that talks would take long.
+LAST = 8_192
 _MOST = 32
 
 
@@ -48,16 +50,16 @@ def listing(folder: Path) -> list[LogFile]:
     return sorted(found, key=lambda file: file.changed, reverse=True)[:_MOST]
 
 
-def read(file: LogFile) -> DeploymentLog:
-    """What *file* tells. Raises UnknownError when it cannot be read."""
+def read(file: LogFile, end: int = _END) -> DeploymentLog:
+    """What the last *end* bytes of *file* tell. Raises UnknownError when it cannot be read."""
     try:
         fd = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise UnknownError(f"{file.path} is not a regular file")
-            data = os.pread(fd, _END, max(status.st_size - _END, 0))
-            head = os.pread(fd, _HEAD, 0) if status.st_size > _END else b""
+            data = os.pread(fd, end, max(status.st_size - end, 0))
+            head = os.pread(fd, _HEAD, 0) if status.st_size > end == _END else b""
         finally:
             os.close(fd)
     except OSError as error:

@@ -31,6 +31,7 @@ from mender_monitor_py.updatestate import MAX_NAME, Stored
 log = logging.getLogger(__name__)
 
 GATHER_S = 0.02
+LOG_S = 0.1  # a module that talks writes many lines
 # The newer client removes its state just before it ends the log.
 LAST_LINE_S = 5.0
 # By hand, the work tree goes first, and then the artifact's name is written.
@@ -135,16 +136,18 @@ class Updates:
             self._look()
         elif name == "mender.conf":
             self._elsewhere()
-        elif _TREE in folder or NAME.fullmatch(name):
+        elif _TREE in folder:
             self._soon()
+        elif NAME.fullmatch(name):
+            self._soon(LOG_S)
 
     def _elsewhere(self) -> None:
         self._place()
         self._soon()
 
-    def _soon(self) -> None:
+    def _soon(self, wait: float = GATHER_S) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._now)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._now)
 
     def _now(self) -> None:
         self._timer = None

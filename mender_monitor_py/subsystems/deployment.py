@@ -20,7 +20,7 @@ from mender_monitor_py.deploymentlog import fit
 from mender_monitor_py.duration import seconds
 from mender_monitor_py.errors import OutboxError, UnknownError
 from mender_monitor_py.host import inotify, spool
-from mender_monitor_py.host.deploymentlogs import LogFile
+from mender_monitor_py.host.deploymentlogs import LAST, LogFile
 from mender_monitor_py.host.deploymentlogs import read as read_log
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import Details, Line, Observation, Subject
@@ -144,8 +144,11 @@ class _Watch:
         for file in reversed(files):
             if file.deployment in self._memory.judged or self._is_same(file):
                 continue
-            found = read_log(file)
+            grows = file.deployment in self._known_logs
             self._known_logs[file.deployment] = file.changed, file.size
+            if grows and read_log(file, LAST).success is None:
+                continue
+            found = read_log(file)
             if found.success is None:
                 continue
             seen = self._take(file.deployment)

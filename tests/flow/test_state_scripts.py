@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from mender_monitor_py.paths import Paths
 SOURCE = Path(__file__).resolve().parents[2]
 SCRIPTS = SOURCE / "scripts/state-scripts"
 ALL = sorted([*(SCRIPTS / "rootfs").iterdir(), *(SCRIPTS / "artifact").iterdir()])
-LONGEST_S = 1.0
+# A busy machine may take its time; what hangs takes far longer. bench/deployments.py has the figures.
+LONGEST_S, HANGS_S = 10.0, 60
 
 # Stands in for the client: its command line is what a script sees of its parent.
 CALLER = "import subprocess, sys; sys.exit(subprocess.call([sys.argv[1]]))"
@@ -166,10 +168,10 @@ def test_a_disk_that_is_full_or_read_only(device, options) -> None:
 
 
 def test_a_disk_that_hangs(device, tmp_path) -> None:
-    """The client goes on within a second."""
+    """The client goes on."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    (tools / "dd").write_text("#!/bin/sh\nexec sleep 5\n")
+    (tools / "dd").write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep {HANGS_S}\n")
     (tools / "dd").chmod(0o755)
     began = time.monotonic()
     done = subprocess.run(
@@ -180,7 +182,8 @@ def test_a_disk_that_hangs(device, tmp_path) -> None:
         check=False,
     )
     assert done.returncode == 0
-    assert time.monotonic() - began < LONGEST_S + 0.5
+    assert time.monotonic() - began < LONGEST_S
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 # Where the package puts them
