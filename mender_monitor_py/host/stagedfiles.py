@@ -76,12 +76,17 @@ class StagedFiles:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """The signals that would end us wait until it is over."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    """The signals that would end us wait until it is over. Only in the main thread."""
+    # Not blocked: a blocked signal goes to another thread, and Python calls the handler here all the same.
+    waiting: set[int] = set()
+    before = {number: signal.signal(number, lambda number, _: waiting.add(number)) for number in _ENDING}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for came in waiting:
+            signal.raise_signal(came)
 
 
 def _saved(path: Path) -> bytes | Path | None:

@@ -634,9 +634,9 @@ def test_a_process_that_ended_is_started_again(paths: Paths, server: HttpServer)
     assert [reply.status for reply in replies] == [204, 204]
 
 
-def test_the_units_socket_is_used_where_there_is_one(paths: Paths, server: HttpServer) -> None:
+def test_the_units_socket(paths: Paths, server: HttpServer) -> None:
     """
-    As systemd does with Accept=yes: a process for each connection, which is its standard input.
+    It is used where there is one, as with systemd's Accept=yes: a process has each connection as its stdin.
     """
     server.answer = accepting
     mender_conf(paths, ServerURL=server.url)
