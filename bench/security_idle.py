@@ -44,6 +44,7 @@ CHECKS = {
         "VULNSCAN_SPLAY": "0",
     },
     ("login", "root"): {"LOGIN_SOURCE": "journal"},
+    ("traffic", "uplink"): {"TRAFFIC_INTERFACE": "*", "TRAFFIC_LIMIT": "1G"},
 }
 CYCLE_S = 60
 LOOP = """

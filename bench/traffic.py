@@ -1,7 +1,7 @@
 """
 What a look at the interfaces' counters costs, and what it costs to know whose traffic it is, beside peers.
 
-    python -m bench.traffic [--looks 200] [--peer-looks 20] [--seconds 60]
+    /usr/bin/python3 -m bench.traffic [--looks 200] [--peer-looks 20] [--seconds 60]
 
 In a network namespace of its own. CPU time of this process, in milliseconds a look. vnstatd runs for a while
 with its usual interval, where it is installed: its CPU time of a minute, and ours with looks each 10 s.
@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
 from pyroute2 import DiagSocket, IPRoute  # type: ignore[import-not-found]
 
 from bench.support import cost
@@ -67,8 +66,8 @@ def compare(title: str, ours: float, peers: dict[str, float]) -> None:
 
 
 def proc_net_dev() -> dict[str, tuple[int, int]]:
-    """As a script would: the text of /proc/net/dev."""
-    rows = (line.partition(":") for line in Path("/proc/net/dev").read_text().splitlines()[2:])
+    """As a script would: the text of /proc/net/dev, in this thread's network."""
+    rows = (line.partition(":") for line in Path("/proc/thread-self/net/dev").read_text().splitlines()[2:])
     return {name.strip(): (int(f[0]), int(f[8])) for name, _, rest in rows if (f := rest.split())}
 
 
@@ -80,7 +79,6 @@ def counters(options: argparse.Namespace, interfaces: int) -> None:
             cpu_ms(ours.counters, options.looks),
             {
                 "/proc/net/dev": cpu_ms(proc_net_dev, options.looks),
-                "psutil": cpu_ms(lambda: psutil.net_io_counters(pernic=True), options.peer_looks),
                 "pyroute2": cpu_ms(lambda: list(route.get_links()), options.peer_looks),
             },
         )
@@ -154,8 +152,10 @@ async def idle(options: argparse.Namespace, folder: Path) -> None:
 
 
 def config(folder: Path) -> str:
-    file = folder / "vnstat.conf"
-    file.write_text(f'DatabaseDir "{folder}"\nDaemonUser ""\nDaemonGroup ""\nUseLogging 0\n')
+    """vnstatd takes every other file in the folder of its database for an old one."""
+    file, database = folder / "vnstat.conf", folder / "database"
+    database.mkdir()
+    file.write_text(f'DatabaseDir "{database}"\nDaemonUser ""\nDaemonGroup ""\nUseLogging 0\n')
     return str(file)
 
 
@@ -164,12 +164,12 @@ def measure(options: argparse.Namespace) -> None:
         neighbour.connect("wwan0")
         print("CPU milliseconds a look")
         counters(options, 2)
-        for count in (10, 1000, 4000):
+        for count in (10, 100, 1000):
             connections(options, count)
         asyncio.run(idle(options, Path(name)))
-        for number in range(49):
-            ip(f"link add dummy{number} type dummy")
-        counters(options, 51)
+        for number in range(24):
+            ip(f"link add left{number} type veth peer name right{number}")
+        counters(options, 50)
 
 
 def main() -> None:

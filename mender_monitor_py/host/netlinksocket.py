@@ -1,7 +1,7 @@
 """
 Netlink sockets: dumps and multicast messages; see netlink(7).
 
-A plain socket and :mod:`struct`; pyroute2 takes 10 to 30 times the CPU.
+A plain socket and :mod:`struct`; pyroute2 takes many times the CPU: see docs/decisions.md.
 """
 
 from __future__ import annotations
