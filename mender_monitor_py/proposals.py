@@ -74,6 +74,14 @@ class Service:
         return self.unit.removesuffix(".service") or (self.script or self.executable).rpartition("/")[2]
 
 
+@dataclass(frozen=True, slots=True)
+class Wireless:
+    """A wireless interface, and the SSID that it is on as WIFI_SSID has it; empty: none."""
+
+    name: str
+    ssid: str = ""
+
+
 @dataclass(frozen=True)
 class Device:
     """
@@ -99,7 +107,7 @@ class Device:
     engines: tuple[str, ...] = ()
     interfaces: tuple[str, ...] = ()
     uplink: str = ""
-    wireless: tuple[str, ...] = ()
+    wireless: tuple[Wireless, ...] = ()
     login_ways: tuple[str, ...] = ()
     journal: bool = False
     auth_log: str = ""
@@ -314,16 +322,16 @@ def _ways(user: str) -> tuple[str, ...]:
 
 
 def _wifi(device: Device, _: Wishes) -> Iterator[Proposal]:
-    for interface in device.wireless:
-        yield Proposal(
-            "wifi",
-            interface,
-            f"which access point {interface} is connected to",
-            (Setting("WIFI_INTERFACE", interface, "it is wireless"),),
-            ("the first network that it sees is learned; set WIFI_SSID to name others",),
-        )
+    for name, ssid in ((one.name, one.ssid) for one in device.wireless):
+        settings = [Setting("WIFI_INTERFACE", name, "it connects to access points")]
+        notes: tuple[str, ...] = ()
+        if ssid:
+            settings.append(Setting("WIFI_SSID", ssid, "it is on it now"))
+        else:
+            notes = ("it is on no network now: the first one that it sees is learned, or set WIFI_SSID",)
+        yield Proposal("wifi", name, f"the network that {name} is on", tuple(settings), notes)
     if not device.wireless:
-        yield Proposal("wifi", left_out="there is no wireless interface")
+        yield Proposal("wifi", left_out="no wireless interface that connects to access points")
 
 
 def _vulnscan(device: Device, _: Wishes) -> Iterator[Proposal]:

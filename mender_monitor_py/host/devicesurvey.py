@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from mender_monitor_py import wifiwatch
 from mender_monitor_py.commandline import is_interpreter
-from mender_monitor_py.host import programs
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import programs, wireless
 from mender_monitor_py.host.images import Images
 from mender_monitor_py.host.mounts import read_mounts
 from mender_monitor_py.host.openports import OpenPorts
 from mender_monitor_py.host.procfs import Procfs, unit_of
 from mender_monitor_py.portlist import PROTOCOLS, Listener
-from mender_monitor_py.proposals import Device, OpenPort, Service
+from mender_monitor_py.proposals import Device, OpenPort, Service, Wireless
 
 _LOGIN_WAYS = ("sshd", "sudo", "su")
 _SCANNERS = ("debsecan", "lynis", "trivy", "grype", "osv-scanner")
@@ -54,7 +57,7 @@ def look(subsystems: Iterable[str]) -> Device:
         engines=tuple(name for name in _ENGINES if any(one.endswith(f"/{name}") for one in running)),
         interfaces=interfaces,
         uplink=uplink(_text("/proc/net/route"), _text("/proc/net/ipv6_route")),
-        wireless=tuple(name for name in interfaces if Path("/sys/class/net", name, "phy80211").exists()),
+        wireless=tuple(_wireless(interfaces)),
         login_ways=tuple(name for name in _LOGIN_WAYS if name in named),
         journal=any(Path(folder).is_dir() for folder in _JOURNALS),
         auth_log=next((path for path in _AUTH_LOGS if Path(path).is_file()), ""),
@@ -118,6 +121,15 @@ def _unit(procfs: Procfs, pid: int) -> str:
     cgroup = procfs.cgroup(pid)
     unit = unit_of(cgroup)
     return unit if unit.endswith(".service") and "/user.slice/" not in cgroup else ""
+
+
+def _wireless(interfaces: Iterable[str]) -> Iterator[Wireless]:
+    """Those of *interfaces* that connect to access points."""
+    for name in interfaces:
+        if Path("/sys/class/net", name, "phy80211").exists():
+            with suppress(UnknownError):  # an access point itself, as a rule
+                network = wireless.look(name).network
+                yield Wireless(name, wifiwatch.shown(network.ssid) if network else "")
 
 
 def _executable(procfs: Procfs, pid: int) -> str:

@@ -13,6 +13,7 @@ from mender_monitor_py.proposals import (
     OpenPort,
     Proposal,
     Service,
+    Wireless,
     Wishes,
     propose,
 )
@@ -71,7 +72,7 @@ def test_what_this_build_does_not_have_is_left_out():
 
 
 def test_a_setting_that_is_no_matter_of_course_has_a_reason():
-    for one in propose(replace(DEBIAN, wireless=("wlan0",)), Wishes(("admin",))):
+    for one in propose(replace(DEBIAN, wireless=(Wireless("wlan0", "home"),)), Wishes(("admin",))):
         assert all(setting.why for setting in one.settings), one.name
 
 
@@ -149,6 +150,14 @@ def test_the_limit_is_that_of_the_link(uplink, limit):
     assert values(proposed(replace(DEBIAN, uplink=uplink))["traffic uplink"])["TRAFFIC_LIMIT"] == limit
 
 
+def test_a_wireless_interface_is_to_stay_on_its_network():
+    wireless = (Wireless("wlan0", "plant-floor"), Wireless("wlan1"))
+    found = proposed(replace(DEBIAN, wireless=wireless))
+    assert values(found["wifi wlan0"])["WIFI_SSID"] == "plant-floor"
+    assert "WIFI_SSID" not in values(found["wifi wlan1"])
+    assert "the first one that it sees is learned" in found["wifi wlan1"].notes[0]
+
+
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
 PATHS = st.builds("/{}".format, TEXT)
 
@@ -173,7 +182,7 @@ PATHS = st.builds("/{}".format, TEXT)
         journal=st.booleans(),
         auth_log=st.just("/var/log/auth.log"),
         scanners=st.sampled_from([(), ("debsecan",), ("lynis",)]),
-        wireless=st.just(("wlan0",)),
+        wireless=st.sampled_from([(Wireless("wlan0"),), (Wireless("wlan0", '"Guest WLAN"'),)]),
         update_client=st.just(("/usr/bin/mender",)),
         distribution=st.sampled_from(["debian", "poky"]),
     )
