@@ -16,16 +16,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
 from mender_monitor_py.ctl.text import table
-from tests.system.offences import BAD, FEED, FIRST, FLAWS, GOOD, NO_FLAWS, OFFENCES, SAVED, Offence
+from tests.system.offences import BAD, EVIL_TWIN, FEED, FIRST, FLAWS, GOOD, NO_FLAWS, OFFENCES, SAVED, Offence
 from tests.system.product import SETTINGS, URL, Site, site, write
 from tests.system.tracker import feed
 from tests.system.updating import artifact, prepare_client
+from tests.system.vm import unavailable
+from tests.system.wifi import in_guest, wifi_vm
 
 ALERT_S, OK_S = 45.0, 60.0
 SETTLE_S = 120.0
@@ -64,14 +67,20 @@ class Outcome:
     What came of an offence.
 
     *seconds* are from its begin to the alert at the server; *ok* from the end of the cleanup to the OK.
+    *skipped*: it could not be committed, for the reason *problem*.
     """
 
     offence: Offence
     problem: str = ""
+    skipped: bool = False
     alert: str = ""
     seconds: float | None = None
     cleaned_at: float = 0.0
     ok: float | None = None
+
+    @property
+    def good(self) -> bool:
+        return self.skipped or self.ok is not None
 
     def row(self) -> tuple[str, ...]:
         seconds = "" if self.seconds is None else f"{self.seconds:.1f} s"
@@ -184,14 +193,15 @@ def attack(scene: Scene, offences: Sequence[Offence] = OFFENCES) -> list[Outcome
     """Commit each of *offences* in turn and clean up after it; then wait for the OKs."""
     enabled = scene.attempt("mender-monitorctl list").stdout
     scene.attempt(f"mkdir -p -m 700 {SAVED}")
+    print("The offences, one after the other:")
     outcomes = [Outcome(offence) for offence in offences]
     with Arrivals(scene) as arrivals:
         for outcome in outcomes:
             needs = outcome.offence.needs
             if f"{outcome.offence.subsystem}_" not in enabled:
-                outcome.problem = "(no such check is enabled)"
+                outcome.problem, outcome.skipped = "(no such check is enabled)", True
             elif scene.attempt(needs).returncode:
-                outcome.problem = f"(not possible here: {needs})"
+                outcome.problem, outcome.skipped = f"(not possible here: {needs})", True
             else:
                 print(f"  {outcome.offence.shown}", flush=True)
                 _commit(scene, outcome, arrivals)
@@ -230,13 +240,27 @@ def _is_over(outcome: Outcome, arrivals: Arrivals) -> bool:
     return outcome.ok is not None or not outcome.alert
 
 
-def show(scene: Scene) -> bool:
-    """Attack, and print the table; whether each offence had its alert and its OK."""
-    print("The offences, one after the other:")
-    outcomes = attack(scene)
+def evil_twin() -> Outcome:
+    """The offence that needs a radio, in a virtual machine that is made for it."""
+    outcome = Outcome(EVIL_TWIN)
+    if reason := unavailable():
+        outcome.problem, outcome.skipped = f"({reason})", True
+        return outcome
+    try:
+        with wifi_vm() as vm:
+            found = json.loads(in_guest(vm, "tests.system.wifi_offence").splitlines()[-1])
+    except AssertionError as error:
+        outcome.problem = f"(it failed: {str(error)[-500:]})"
+        return outcome
+    outcome.alert, outcome.seconds, outcome.ok = found["alert"], found["seconds"], found["ok"]
+    return outcome
+
+
+def show(outcomes: Sequence[Outcome]) -> bool:
+    """Print the table; whether each offence had its alert and its OK."""
     rows = [("OFFENCE", "ALERT", "AT THE SERVER", "OK AFTER THE CLEANUP"), *(one.row() for one in outcomes)]
     print(f"\n{table(rows)}")
-    return all(outcome.ok is not None for outcome in outcomes)
+    return all(outcome.good for outcome in outcomes)
 
 
 def in_production() -> str:
@@ -268,10 +292,14 @@ def main() -> None:
             sys.exit("there is no mender-monitorctl here: install the monitor first")
         here = Here()
         print(secure(here))
-        sys.exit(0 if show(here) else 1)
-    with tempfile.TemporaryDirectory() as name, made_device(Path(name)) as scene:
-        print(secure(scene, "--allow-login admin"))
-        sys.exit(0 if show(scene) else 1)
+        sys.exit(0 if show(attack(here)) else 1)
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor() as beside:
+        twin = beside.submit(evil_twin)
+        with made_device(Path(name)) as scene:
+            print(secure(scene, "--allow-login admin"))
+            outcomes = attack(scene)
+        print(f"  {EVIL_TWIN.shown}: in a virtual machine", flush=True)
+        sys.exit(0 if show([*outcomes, twin.result()]) else 1)
 
 
 if __name__ == "__main__":

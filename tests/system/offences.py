@@ -42,6 +42,15 @@ def _background(command: str, name: str) -> str:
     return f"setsid {command} >/dev/null 2>&1 & echo $! >{SAVED}/{name}"
 
 
+# Needs a radio of its own: it is committed in a virtual machine, by tests/system/wifi_offence.py.
+EVIL_TWIN = Offence(
+    "wifi",
+    "an evil twin",
+    "an open access point has the name of the network",
+    "",
+    "",
+    "Wi-Fi access point changed",
+)
 OFFENCES = (
     Offence(
         "ports",
