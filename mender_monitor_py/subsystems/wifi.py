@@ -116,7 +116,10 @@ class _Watch:
         try:
             self._events = WirelessEvents(family, self._happened)
         except OSError as error:
-            raise UnknownError(f"no events of nl80211: {error.strerror}") from error
+            self._events = None
+            self._report.note("events", f"none of nl80211, a look each {LOOK_S:g} s: {error.strerror}")
+            return False
+        self._report.note("events", "")
         return True
 
     def _happened(self, event: Event | None) -> None:

@@ -7,11 +7,14 @@ On real radios it runs in tests/system/test_wifi.py.
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from mender_monitor_py import wifiwatch
+from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.errors import DefinitionError, UnknownError
 from mender_monitor_py.host import wireless
 from mender_monitor_py.host.clock import Clock
@@ -247,14 +250,43 @@ def test_on_this_machine(paths, monkeypatch):
     asyncio.run(scenario())
 
 
-def test_events_of_a_family(paths):
-    """A subscription to groups that nobody has is an error that is told."""
+def test_without_events_it_looks_and_says_so(paths, radio):
+    """The kernel refuses a group that there is not."""
 
     async def scenario():
-        with pytest.raises(OSError, match=r"."):
-            wireless.WirelessEvents(Family(1, {"mlme": 2**31 - 1}), lambda event: None)
+        radio.shows = on(b"home")._replace(family=Family(1, {"mlme": 2**31 - 1}))
+        async with watched(paths, check(WIFI_SSID="home"), JudgingReport()) as report:
+            await report.until(
+                lambda: report.notes.get("events", "").startswith("none of nl80211, a look each")
+            )
+            radio.shows = on(b"evil")
+            await report.until(lambda: report.open == [CHANGED])
 
     asyncio.run(scenario())
+
+
+def test_an_ssid_in_a_check_file_is_what_bash_has(paths):
+    """Backslashes and double quotes within single quotes reach the check as they are written."""
+    file = paths.monitor_d / "available/wifi_wlan0.sh"
+    file.parent.mkdir(parents=True)
+    file.write_text("""WIFI_SSID='plant-floor "Guest WLAN" caf\\303\\251'\n""")
+    definition = Catalog(paths, Settings()).load_now(CheckId("wifi", "wlan0"))
+    assert WifiCheck(definition, Settings()).rule.ssids == (
+        b"plant-floor",
+        b"Guest WLAN",
+        "caf\u00e9".encode(),
+    )
+
+
+def test_the_shipped_check(paths):
+    shipped = Path(wifi.__file__).parents[2] / "monitor-available/wifi_wlan0.sh"
+    file = paths.monitor_d / "available/wifi_wlan0.sh"
+    file.parent.mkdir(parents=True)
+    file.write_text(re.sub("(?m)^# (WIFI_)", r"\1", shipped.read_text()))
+    one = WifiCheck(Catalog(paths, Settings()).load_now(CheckId("wifi", "wlan0")), Settings())
+    assert (one.interface, one.rule.security, one.required, one.grace) == ("wlan0", "wpa2", True, 60)
+    assert one.rule.ssids[1] == b"Guest WLAN"
+    assert one.rule.bssids == ("02:00:00:00:01:00", "02:00:00:00:02:*")
 
 
 @pytest.mark.parametrize(
