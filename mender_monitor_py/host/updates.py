@@ -37,6 +37,8 @@ LAST_LINE_S = 5.0
 # By hand, the work tree goes first, and then the artifact's name is written.
 RENAMED_S = 2.0
 RETRY_S = 60.0
+# Nothing tells of a data partition that is mounted; the unit is started after it, as a rule.
+ABSENT_S = 600.0
 _PROGRAMS = ("mender", "mender-update")
 _BY_HAND = ("install", "resume", "commit", "rollback")
 _TREE = "modules/v3/payloads/0000/tree"
@@ -168,6 +170,8 @@ class Updates:
             self.unknown, self.absent = "", False
             self._stored = stored
             self._judge(advance(self._seen, stored, self._tree(stored), self._clock.now()), tell)
+        if self._watch.problem:
+            self._look_again()
         if tell:
             for _, stirred in list(self._listeners.values()):
                 stirred()
@@ -190,7 +194,8 @@ class Updates:
     def _look_again(self) -> None:
         """In a while, in case no event comes."""
         if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
+            wait = ABSENT_S if self.absent else RETRY_S
+            self._retry = asyncio.get_running_loop().call_later(wait, self._try_again)
 
     def _cannot(self, reason: str) -> None:
         """What runs is not known any more. Without an event it is tried again in a while."""
@@ -204,6 +209,7 @@ class Updates:
 
     def _try_again(self) -> None:
         self._retry = None
+        self._place()
         self._look()
 
     def _judge(self, now: Seen | None, tell: bool) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from mender_monitor_py.host import updates as host_updates
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.updateprogress import Change, Outcome
@@ -159,7 +162,11 @@ def test_by_hand_and_committed(paths) -> None:
     asyncio.run(scenario())
 
 
-def test_by_hand_and_the_name_comes_last(paths) -> None:
+@pytest.mark.parametrize(
+    ("installed", "outcome"), [("", Outcome.FAILED), ("release-2_INCONSISTENT", Outcome.INCONSISTENT)]
+)
+def test_by_hand_and_failed(paths, installed, outcome) -> None:
+    """The work tree goes first; the artifact's name, if it gets another, comes last."""
     client = UpdateFiles(paths.mender, "go")
 
     async def scenario() -> None:
@@ -168,23 +175,34 @@ def test_by_hand_and_the_name_comes_last(paths) -> None:
             await kept.until(lambda: updates.current and updates.current.artifact)
             client.remove_tree()
             await kept.until(lambda: updates.current is None)
-            client.installed("release-2_INCONSISTENT")
-            await kept.ended(Outcome.INCONSISTENT)
+            if installed:
+                client.installed(installed)
+            await kept.ended(outcome)
 
     asyncio.run(scenario())
 
 
-def test_by_hand_and_failed(paths) -> None:
-    client = UpdateFiles(paths.mender, "go")
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_data_partition_that_is_mounted_later(paths, monkeypatch) -> None:
+    """No event tells of it: it is looked for now and then."""
+    monkeypatch.setattr(host_updates, "ABSENT_S", 0.2)
+    data = paths.root / "data"
+    data.mkdir()
+    paths.mender.parent.mkdir(parents=True)
+    paths.mender.symlink_to(data / "mender")
 
     async def scenario() -> None:
         async with listening(paths) as (updates, kept):
-            client.plant_tree("release-2")
-            await kept.until(lambda: updates.current and updates.current.artifact)
-            client.remove_tree()
-            await kept.ended(Outcome.FAILED)
+            subprocess.run(["mount", "-t", "tmpfs", "none", data], check=True)
+            client = UpdateFiles(data / "mender")
+            await kept.until(lambda: not updates.unknown)
+            client.begin("d1")
+            await kept.until(lambda: updates.current)
 
-    asyncio.run(scenario())
+    try:
+        asyncio.run(scenario())
+    finally:
+        subprocess.run(["umount", data], check=True)
 
 
 def test_a_tree_that_was_left_behind_is_no_update(paths) -> None:
