@@ -158,9 +158,9 @@ def main() -> None:
         print(f"the daemon without checks: RSS {spent.rss / 2**20:.1f} MiB, PSS {spent.pss / 2**20:.1f} MiB")
         device.run("mender-monitorctl enable login root")
         for title, one in {
-            "login": Watcher(device, "mender-monitor", lambda: alerts(device)),
-            "journalctl -f | grep": Watcher(device, "grep", lambda: lines(log / "grep.log", b"\n")),
             "fail2ban": Watcher(device, "fail2ban", lambda: lines(log / "fail2ban.log", b"Found ")),
+            "journalctl -f | grep": Watcher(device, "grep", lambda: lines(log / "grep.log", b"\n")),
+            "login": Watcher(device, "mender-monitor", lambda: alerts(device)),
         }.items():
             print(title)
             measure(one, options)

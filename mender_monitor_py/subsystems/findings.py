@@ -20,6 +20,7 @@ class Findings:
     *limit* is how many new ones in one look are told each by itself. *name* is the summary's alert name,
     *subject* what it is about, *level* its level. *events*: the findings have no natural end, nor has
     their summary. *members* are the keys that the summary stood for in an earlier run; None: not kept.
+    *key* is the summary's own, for a check that has several.
     """
 
     def __init__(
@@ -32,17 +33,16 @@ class Findings:
         *,
         events: bool = False,
         members: Collection[str] | None = None,
+        key: str = SUMMARY,
     ) -> None:
         self._report = report
         self._limit = limit
-        self._summary = Observation(
-            level, name, Subject(subject, "summary", "many"), key=SUMMARY, event=events
-        )
+        self._summary = Observation(level, name, Subject(subject, "summary", "many"), key=key, event=events)
         self._summed = set(members or ())
         self._rest: list[Observation] = []
         self._room = limit
         # Where the summary's members are not known after a restart, what the first look finds belongs to it.
-        self._resumed = members is None and report.is_bad(SUMMARY)
+        self._resumed = members is None and report.is_bad(key)
 
     @property
     def members(self) -> frozenset[str]:
@@ -64,29 +64,32 @@ class Findings:
         await self.summarise()
         self._summed &= keys
         if self._summed:
-            keys.add(SUMMARY)
+            keys.add(self._summary.key)
         self._resumed = False
         self._report.gone(keys, cleared)
         self._report.known()
 
-    def see(self, seen: Observation, memory: str | None = None) -> None:
+    def see(self, seen: Observation, memory: str | None = None) -> bool:
         """
         One finding. It is told now, or by :meth:`summarise` when this look had too many.
 
-        *memory* is kept with what is told now.
+        *memory* is kept with what is told now. Whether the report was given it.
         """
         if self._report.is_bad(seen.key):
             # What is bad already and stays so is no news; an event is renewed by each repetition.
             if seen.event:
                 self._report.observe(seen, memory)
-        elif seen.key in self._summed or self._resumed:
+            return seen.event
+        if seen.key in self._summed or self._resumed:
             self._summed.add(seen.key)
         elif self._room > 0:
             self._room -= 1
             self._report.observe(seen, memory)
+            return True
         elif len(self._summed) < _MAX_SUMMED:
             self._summed.add(seen.key)
             self._rest.append(seen)
+        return False
 
     @property
     def waiting(self) -> bool:
@@ -106,12 +109,12 @@ class Findings:
             self._summary.name,
             self._summary.subject,
             Details(text),
-            key=SUMMARY,
+            key=self._summary.key,
             event=self._summary.event,
             cleared="None of the findings that were summed up is left",
             cleared_status="none",
         )
-        told_before = self._report.is_bad(SUMMARY)
+        told_before = self._report.is_bad(self._summary.key)
         if memory is not None or not told_before:
             self._report.observe(seen, memory)
         if told_before:  # further ones: a repetition is not sent by itself

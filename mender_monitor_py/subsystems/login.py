@@ -8,19 +8,11 @@ syslog writes on devices without one.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
-from typing import Protocol
 
-from mender_monitor_py import loginallow, loginevents, loginsources
+from mender_monitor_py import loginallow, loginevents
 from mender_monitor_py.baseline import inline
-from mender_monitor_py.commandline import printable
 from mender_monitor_py.errors import UnknownError
-from mender_monitor_py.host import journal
-from mender_monitor_py.host.follow import end_of
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.loginallow import Entry
 from mender_monitor_py.loginevents import METHODS, SSH, Connections, Login
@@ -29,15 +21,16 @@ from mender_monitor_py.model import Observation
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
 from mender_monitor_py.subsystems.fields import choices, count, interval
-from mender_monitor_py.subsystems.findings import Findings
-from mender_monitor_py.subsystems.loginfindings import Tallies, finding, observation
+from mender_monitor_py.subsystems.findings import SUMMARY, Findings
+from mender_monitor_py.subsystems.loginfindings import ACCEPTED, REFUSED, Tallies, finding, observation
+from mender_monitor_py.subsystems.loginmessages import JOURNAL, Source, source_of
 
-JOURNAL = "journal"
 SUCCESS, FAILURE = "success", "failure"
-_PERIOD_S = 60.0  # what counts as one look, for LOGIN_MAX_ALERTS
+# What counts as one look, for LOGIN_MAX_ALERTS. Refusals come from anywhere, for hours; what succeeds must
+# not get lost among them.
+_PERIOD_S = {ACCEPTED: 60.0, REFUSED: 3600.0}
+_SUMMARY_S = 60.0  # from one summary of refusals to the next
 _UNKNOWN_S = 2.0
-_PLACES = tuple(f"{folder}/" for folder in ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"))
-_FILES = ("/var/log/auth.log", "/var/log/secure", "/var/log/messages")
 _ROOT = "root"
 
 
@@ -63,7 +56,12 @@ _ALLOW = Field(
 )
 _EXPIRATION = Field("LOGIN_EXPIRATION", interval, "a login is over after this", default="1h")
 _SOURCE = Field("LOGIN_SOURCE", _source, "journal, or the file that syslog writes", default=JOURNAL)
-_MAX_ALERTS = Field("LOGIN_MAX_ALERTS", count, "new findings in a minute with an alert each", default="20")
+_MAX_ALERTS = Field(
+    "LOGIN_MAX_ALERTS",
+    count,
+    "new findings in a minute (refused: in an hour) with an alert each",
+    default="20",
+)
 
 
 class LoginCheck(Check):
@@ -88,7 +86,7 @@ class LoginCheck(Check):
         return self._expiration
 
     async def run(self, host: Host, report: Report) -> None:
-        source = self._source(host, report)
+        source = source_of(self._place, host, report)
         watch = _Watch(self, host, report, source)
         try:
             await source.open()
@@ -99,52 +97,22 @@ class LoginCheck(Check):
         finally:
             await source.close()
 
-    def _source(self, host: Host, report: Report) -> _Source:
-        if self._place != JOURNAL:
-            return _File(host, report, Path(self._place))
-        if journal.is_kept():
-            return _Journal(report)
-        files = [path for path in map(Path, _FILES) if path.is_file()]
-        if not files:
-            raise UnknownError(f"this device has no journal, and none of {', '.join(_FILES)}")
-        return _File(host, report, files[0])
-
-
-class _Source(Protocol):
-    """Where messages come from."""
-
-    async def open(self) -> None:
-        """Find where to begin. Raises UnknownError."""
-
-    async def next(self) -> list[Message]:
-        """The next ones, maybe none. Raises UnknownError when it cannot be read; it may be tried again."""
-
-    @property
-    def healthy(self) -> bool:
-        """Whether there would be messages if there were any."""
-
-    @property
-    def memory(self) -> str:
-        """The place behind the last message that was given."""
-
-    def not_proven(self) -> None:
-        """A message did not count, since another program may have sent it."""
-
-    async def close(self) -> None: ...
-
 
 class _Watch:
     """One run of the check."""
 
-    def __init__(self, check: LoginCheck, host: Host, report: Report, source: _Source) -> None:
+    def __init__(self, check: LoginCheck, host: Host, report: Report, source: Source) -> None:
         self._check = check
         self._procfs = host.procfs
         self._report = report
         self._source = source
         self._level = check.settings.default_alert_level
-        self._findings = Findings(
-            report, check.max_alerts, "Many logins", check.id.name, self._level, events=True
-        )
+        self._findings = {
+            ACCEPTED: self._sharing("Many logins", SUMMARY),
+            REFUSED: self._sharing("Many refused logins", f"{SUMMARY} refused"),
+        }
+        self._look_at = dict.fromkeys(self._findings, 0.0)
+        self._summary_at = 0.0
         self._connections = Connections()
         self._tallies = Tallies()
         self._records = Records()
@@ -153,33 +121,36 @@ class _Watch:
         self._known = False
         self._ending = False
 
+    def _sharing(self, name: str, key: str) -> Findings:
+        check = self._check
+        about = (check.max_alerts, name, check.id.name, self._level)
+        return Findings(self._report, *about, events=True, members=(), key=key)
+
     async def run(self) -> None:
         """Tell what the source gives, for ever."""
-        look_at = 0.0
         self._told = self._source.memory
         self._report.remember(self._told)
         if self._source.healthy:
             self._can_look()
         while not self._ending:
             messages = await self._next()
-            if self._known and self._loop.time() >= look_at:
-                look_at = self._loop.time() + _PERIOD_S
-                await self._findings.look((), "")
+            if self._known:
+                await self._begin_looks()
             await self._take(messages)
         await self._loop.create_future()
 
     def finish(self) -> None:
-        """The check ends: what is held is told."""
+        """The check ends: what is held is told; what waits for a summary is to be read again."""
         held = self._records.due(float("inf"))
-        if not self._ending and self._see(held, self._source.memory):
-            self._report.remember(self._source.memory)
+        memory = self._told if self._findings[REFUSED].waiting else self._source.memory
+        if not self._ending and self._see(held, memory):
+            self._report.remember(memory)
 
     async def _next(self) -> list[Message]:
         """The next messages; none when it is time for something else."""
-        timeout = HOLD_S if self._records else None if self._known else _UNKNOWN_S
         messages: list[Message] = []
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._patience()):
                 messages = await self._source.next()
             self._can_look()
         except TimeoutError:
@@ -190,6 +161,20 @@ class _Watch:
             self._report.unknown(str(error))
         return messages
 
+    def _patience(self) -> float | None:
+        if self._records:
+            return HOLD_S
+        if not self._known:
+            return _UNKNOWN_S
+        waits = self._findings[REFUSED].waiting
+        return max(self._summary_at - self._loop.time(), 0.0) if waits else None
+
+    async def _begin_looks(self) -> None:
+        for status, findings in self._findings.items():
+            if self._loop.time() >= self._look_at[status]:
+                self._look_at[status] = self._loop.time() + _PERIOD_S[status]
+                await findings.look((), "")
+
     def _can_look(self) -> None:
         if not self._known:
             self._known = True
@@ -199,16 +184,23 @@ class _Watch:
         now = self._loop.time()
         whole = [message for one in messages for message in self._records.take(one, now)]
         whole += self._records.due(now)
-        if not self._records:
+        if not self._records and not self._findings[REFUSED].waiting:
             self._told = self._source.memory
-        taken = self._see(whole, self._told)
-        if taken and self._findings.waiting:
-            await self._findings.summarise(self._told)
-            taken = self._report.memory == self._told
-        if taken:
+        if self._see(whole, self._told) and await self._summarise(now):
             self._report.remember(self._told)
         else:
             self._ending = True
+
+    async def _summarise(self, now: float) -> bool:
+        """Tell those that were too many; False as :meth:`_see` has it."""
+        due = [findings for findings in self._findings.values() if findings.waiting]
+        if now < self._summary_at and self._findings[REFUSED] in due:
+            due.remove(self._findings[REFUSED])
+        for findings in due:
+            if findings is self._findings[REFUSED]:
+                self._summary_at = now + _SUMMARY_S
+            await findings.summarise(self._told)
+        return not due or self._report.memory == self._told
 
     def _see(self, messages: Iterable[Message], memory: str) -> bool:
         """
@@ -220,9 +212,8 @@ class _Watch:
         for message in messages:
             found = self._judge(message)
             if found is not None:
-                self._findings.see(found, memory)
-                told = True
-        return not told or self._findings.waiting or self._report.memory == memory
+                told = self._findings[found.subject.status].see(found, memory) or told
+        return not told or self._report.memory == memory
 
     def _judge(self, message: Message) -> Observation | None:
         """The finding that *message* tells of."""
@@ -262,117 +253,6 @@ class _Watch:
         if login.method not in (loginevents.SUDO, loginevents.SU):
             return ""
         return self._procfs.user(message.uid) if message.uid else login.by
-
-
-class _Journal:
-    """The journal."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._forged = 0
-        self._suppressed = ""
-        self._journal = journal.Journal(
-            loginsources.matches(_executables(loginsources.set_uid_names())),
-            loginsources.FIELDS,
-            _cursor(report.memory),
-        )
-
-    async def open(self) -> None:
-        await self._journal.open()
-
-    async def next(self) -> list[Message]:
-        messages = []
-        for line in await self._journal.next():
-            entry = loginsources.entry(line)
-            if entry is None or not self._journal.taken(entry.cursor):
-                continue
-            self._forged += entry.forged
-            self._suppressed = entry.suppressed or self._suppressed
-            if entry.message is not None:
-                messages.append(entry.message)
-        self._note()
-        return messages
-
-    def not_proven(self) -> None:
-        self._forged += 1
-        self._note()
-
-    @property
-    def healthy(self) -> bool:
-        return self._journal.healthy
-
-    @property
-    def memory(self) -> str:
-        return json.dumps({"cursor": self._journal.cursor})
-
-    async def close(self) -> None:
-        await self._journal.close()
-
-    def _note(self) -> None:
-        if self._forged:
-            text = f"{self._forged} messages in the name of sshd, sudo, su or login, by others, did not count"
-            self._report.note("forged", text)
-        if self._suppressed:
-            text = f"logins may be missing: journald says: {printable(self._suppressed)}"
-            self._report.note("suppressed", text)
-        if self._journal.too_long:
-            self._report.note(
-                "long", f"{self._journal.too_long} entries of the journal were too long to read"
-            )
-
-
-class _File:
-    """The file that syslog writes."""
-
-    def __init__(self, host: Host, report: Report, path: Path) -> None:
-        self._path = path
-        memory = report.memory
-        if json.dumps(str(path)) not in memory:  # a new check, or of another source
-            memory = end_of(path)
-        self._stream = host.files.follow(path, memory)
-        if not path.is_file():
-            report.unknown(f"{path} is not there")
-        report.note("source", f"{path} is read, where local users can forge lines")
-
-    async def open(self) -> None:
-        if self._stream.problem:
-            raise UnknownError(self._stream.problem)
-
-    async def next(self) -> list[Message]:
-        block = await self._stream.next()
-        if block is None:
-            if self._stream.problem:
-                raise UnknownError(self._stream.problem)
-            return []
-        found = map(loginsources.line, block.data.split(b"\n"))
-        return [message for message in found if message is not None]
-
-    def not_proven(self) -> None:
-        """Never: nothing in a file is."""
-
-    @property
-    def healthy(self) -> bool:
-        return not self._stream.problem and self._path.is_file()
-
-    @property
-    def memory(self) -> str:
-        return self._stream.memory
-
-    async def close(self) -> None:
-        self._stream.close()
-
-
-def _executables(names: Iterable[str]) -> list[str]:
-    """The files behind the commands *names*, as /proc shows them."""
-    paths = {os.path.realpath(place + name) for place in _PLACES for name in names}
-    return sorted(path for path in paths if Path(path).is_file())
-
-
-def _cursor(memory: str) -> str:
-    with suppress(ValueError, TypeError, KeyError):
-        found = json.loads(memory or "{}").get("cursor", "")
-        return found if isinstance(found, str) else ""
-    return ""
 
 
 CHECK = LoginCheck

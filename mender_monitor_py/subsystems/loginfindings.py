@@ -10,6 +10,7 @@ from mender_monitor_py.loginevents import ANYBODY, CONSOLE, SSH, SUDO, Login
 from mender_monitor_py.loginsources import Message
 from mender_monitor_py.model import Details, Observation, Subject
 
+ACCEPTED, REFUSED = "accepted", "refused"  # the status of an alert's subject
 _NAME = 64  # characters of a name
 _MAX_NAMES = 10
 _MAX_TALLIES = 2000
@@ -99,7 +100,7 @@ def observation(
     return Observation(
         level=level,
         name=found.name,
-        subject=Subject(found.subject, "login", "accepted" if login.accepted else "refused"),
+        subject=Subject(found.subject, "login", ACCEPTED if login.accepted else REFUSED),
         details=Details("\n".join(_describe(login, by, message, tally))),
         key=found.key,
         event=True,
