@@ -210,7 +210,7 @@ _SUDO_CONTINUED = re.compile(r" *\S+ : \(command continued\) ?(.*)", re.DOTALL)
 _SUDO = re.compile(
     r" *(\S+) : (?!\(command continued\))(?:(.*?) ; )??(?:HOST=\S* ; )?TTY=(\S*)(.*)", re.DOTALL
 )
-_TARGET = re.compile(r" ; USER=(\S+) ;")
+_TARGET = re.compile(r" ; USER=(\S+)(?= ;)")  # the next one may begin with what ends it
 _COMMAND = " ; COMMAND="
 # Not programs: "sudo -l" and "sudo -v" run nothing.
 _QUESTIONS = re.compile(r"(?:list|validate)(?: .*)?", re.DOTALL)

@@ -152,7 +152,7 @@ class Journal:
 
     async def _ended(self) -> None:
         assert self._process is not None
-        status = await _end(self._process)
+        status = await _gone(self._process)
         self._process = None
         if status or not self._catching_up:
             raise UnknownError(f"journalctl has ended with status {status}")
@@ -177,7 +177,7 @@ class Journal:
         except ValueError:  # longer than a line of a few fields can be
             return ""
         finally:
-            await _end(process)
+            await _gone(process)
 
 
 async def _journalctl(*arguments: str) -> Process:
@@ -190,11 +190,16 @@ async def _journalctl(*arguments: str) -> Process:
         raise UnknownError(f"journalctl cannot be started: {error.strerror}") from error
 
 
-async def _end(process: Process) -> int:
-    """End *process*, if it has not; its exit status."""
+async def _end(process: Process) -> None:
+    """End *process*."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
+    await _gone(process)
+
+
+async def _gone(process: Process) -> int:
+    """The exit status of *process*, which has nothing more to do; it is killed when it does not end."""
     try:
         async with asyncio.timeout(_END_S):
             await process.communicate()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mender_monitor_py.loginevents import CONSOLE, METHODS, SSH, SU, SUDO, Connections, Login, Stage, parse
@@ -22,6 +22,7 @@ PARTS = st.sampled_from(
         " [preauth]",
         "6.6.6.6 port 22",
         " ; USER=root",
+        " ; USER=nobody",
         " ; COMMAND=/bin/true",
         "TTY=pts/9 ; PWD=/",
         " ; TTY=x",
@@ -320,6 +321,7 @@ def test_sudo(
 
 
 @given(HOSTILE, HOSTILE)
+@example(" ; USER=nobody", "")
 def test_neither_folder_nor_command_of_sudo_hides_the_truth(folder: str, arguments: str) -> None:
     """
     Whatever they look like, the true user and command are among the readings, and it is no refusal.
