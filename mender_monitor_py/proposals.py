@@ -117,11 +117,12 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A variable of a check file. *why* is for the person who decides; empty: it is the check's own kind."""
+    """A variable of a check file. *why* is for the person who decides; *asked*: that person wants it."""
 
     name: str
     value: str
     why: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -310,7 +311,7 @@ def _login(device: Device, wishes: Wishes) -> Iterator[Proposal]:
         settings.append(Setting("LOGIN_SOURCE", device.auth_log, "there is no journal"))
     if wishes.root_users:
         entries = [way for user in wishes.root_users for way in _ways(user)]
-        settings.append(Setting("LOGIN_ALLOW", ", ".join(entries), "as you say by --allow-login"))
+        settings.append(Setting("LOGIN_ALLOW", ", ".join(entries), "by --allow-login", asked=True))
     notes = () if wishes.root_users else ("nobody may become root without an alert: --allow-login USER",)
     ways = ", ".join(device.login_ways)
     yield Proposal("login", "root", f"logins as root: {ways}", tuple(settings), notes)

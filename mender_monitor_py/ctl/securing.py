@@ -98,7 +98,12 @@ class Securing:
         except MonitorError as error:
             return Step(proposal, ENABLED, notes=(f"it cannot be used: {error}",))
         settings = tuple(Setting(name, value) for name, value in definition.values.items())
-        step = Step(proposal, ENABLED, settings)
+        notes = tuple(
+            f"it stays as it is: write {one.name}, as {one.value!r}, into {definition.file} yourself"
+            for one in proposal.settings
+            if one.asked and definition.values.get(one.name) != one.value
+        )
+        step = Step(proposal, ENABLED, settings, notes=notes)
         return self._with_list(step, check) if learn else step
 
     def _new(self, proposal: Proposal) -> tuple[Step, Check]:

@@ -129,6 +129,18 @@ def test_a_scenario_that_is_covered_by_a_check_of_the_users_own_gets_no_second_o
     assert catalog.enabled() == [own]
 
 
+def test_a_wish_for_a_check_that_is_enabled_is_not_dropped_silently(securing):
+    def login(*entries: str) -> Proposal:
+        wished = (Setting("LOGIN_ALLOW", ", ".join(entries), "by --allow-login", asked=True),)
+        return Proposal("login", "root", "logins as root", wished)
+
+    assert secured(securing, login("sudo admin")) == [ENABLE]
+    (same,) = securing.steps([login("sudo admin")], learn=True)
+    (other,) = securing.steps([login("sudo admin", "sudo other")], learn=True)
+    assert (same.notes, other.changes) == ((), False)
+    assert "write LOGIN_ALLOW, as 'sudo admin, sudo other', into" in table([other])
+
+
 def test_each_process_has_a_check_of_its_own(securing, catalog):
     catalog.create(CheckId("pid", "other"), {"PID_EXE": "/usr/bin/other"})
     catalog.enable(CheckId("pid", "other"))

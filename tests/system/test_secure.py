@@ -135,12 +135,14 @@ def test_an_interrupt_leaves_nothing_half_enabled(served: Site, number: signal.S
     At any moment: all or nothing is enabled, and what is enabled has its file and its list.
     """
     device = served.device
+    device.run(f"{SECURE} --yes")
+    expected = len(device.run("mender-monitorctl list").split())
     undo = f"rm -f {FOLDER}/monitor.d/enabled/* {FOLDER}/baseline.d/*.list"
     for delay in (0.2, 0.5, 0.8, 1.0):
         device.run(undo)
         device.attempt(f"timeout --signal={number.name} {delay} {SECURE} --yes")
         count = len(device.run("mender-monitorctl list").split())
-        assert count in (0, 7), count
+        assert count in (0, expected), count
         left = device.run(HALF_ENABLED)
         assert not left or number is signal.SIGKILL, left
     device.run(f"{SECURE} --yes")
@@ -170,5 +172,6 @@ def test_where_systemd_is_not_the_first_process(tmp_path: Path) -> None:
 
 
 def _known(served: Site) -> bool:
-    checks = [check for check in served.status()["checks"] if check["enabled"]]
+    # A scan waits for its time.
+    checks = [one for one in served.status()["checks"] if one["enabled"] and one["subsystem"] != "vulnscan"]
     return bool(checks) and all(check["state"] != "starting" for check in checks)

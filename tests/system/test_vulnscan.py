@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator
 
 import pytest
 
 from tests.system.product import Site
+from tests.system.tracker import Flaw, feed
 
 FEED = "http://127.0.0.1:8081/"
 DEBSECAN = (
@@ -16,18 +16,6 @@ DEBSECAN = (
     f" debsecan --suite bookworm --source {FEED} --only-fixed --format detail"
 )
 FAILED = "Vulnerability scan debsecan failed"
-# For each package: vulnerability, urgency (L, M, H), fixed where; see /usr/bin/debsecan.
-Flaw = tuple[str, str, str]
-
-
-def feed(*flaws: Flaw) -> bytes:
-    """The data of Debian's security tracker for debsecan, release/1: source packages, with fixes."""
-    names = [f"{name},,what {name} is about\n" for name, _, _ in flaws]
-    packages = [f"{package},{n},S{urgency}RF,99,\n" for n, (_, package, urgency) in enumerate(flaws)]
-    binaries = {f"{package},{package}\n" for _, package, _ in flaws}
-    return zlib.compress(
-        "".join(["VERSION 1\n", *names, "\n", *packages, "\n", *sorted(binaries), "\n"]).encode()
-    )
 
 
 def publish(site: Site, *flaws: Flaw) -> None:
