@@ -63,19 +63,13 @@ class Securing:
         enabled = self._catalog.enabled()
         found: list[Step] = []
         for proposal in proposals:
-            others = [
-                check
-                for check in enabled
-                if check.subsystem == proposal.subsystem
-                and check != proposal.check
-                and not _has(found, check)
-            ]
-            covered = bool(others) and (proposal.left_out or proposal.subsystem not in _OF_ONE_THING)
-            if not covered:
+            own = {one.proposal.check for one in found} | {proposal.check}
+            others = [one for one in enabled if one.subsystem == proposal.subsystem and one not in own]
+            several = proposal.subsystem in _OF_ONE_THING and not proposal.left_out
+            if several or not others or proposal.check in enabled:
                 found.append(self._step(proposal, learn=learn))
-            for check in others:
-                if covered:
-                    found.append(self._kept(Proposal(check.subsystem, check.name, "as it was set up"), learn))
+            if not several:
+                found += [self._kept(Proposal(*_names(one), "as it was set up"), learn) for one in others]
         return found
 
     def _step(self, proposal: Proposal, *, learn: bool) -> Step:
@@ -158,8 +152,8 @@ class Securing:
             raise CatalogError(f"nothing was enabled: {error.filename}: {error.strerror}") from error
 
 
-def _has(steps: Iterable[Step], check: CheckId) -> bool:
-    return any(step.proposal.check == check for step in steps)
+def _names(check: CheckId) -> tuple[str, str]:
+    return check.subsystem, check.name
 
 
 def _file(path: Path, chosen: Iterable[Setting]) -> bytes | None:

@@ -127,6 +127,11 @@ def test_a_scenario_that_is_covered_by_a_check_of_the_users_own_gets_no_second_o
     catalog.enable(own)
     assert secured(securing, integrity(tools)) == [ENABLED]
     assert catalog.enabled() == [own]
+    core = CheckId("integrity", "core")  # both, because the user wants both
+    catalog.create(core, {"INTEGRITY_FILES": f"{tools}/tool2"})
+    catalog.enable(core)
+    steps = securing.steps([integrity(tools)], learn=False)
+    assert [step.proposal.check for step in steps] == [core, own]
 
 
 def test_a_wish_for_a_check_that_is_enabled_is_not_dropped_silently(securing):
