@@ -123,7 +123,10 @@ class Api:
         return web.Response(status=204)
 
     async def _take_inventory(self, request: web.Request) -> web.Response:
-        self._device(request)
+        device = self._device(request)
+        sent = validation.attributes(validation.decode(await request.read()))
+        kept = self._store.inventory(device) if request.method == "PATCH" else {}
+        self._store.set_inventory(device, {**kept, **sent})
         return web.Response(status=200)
 
     def _device(self, request: web.Request) -> str:
@@ -179,7 +182,9 @@ class Api:
     async def _inventory(self, request: web.Request) -> web.Response:
         device = request.match_info["device"]
         count = self._store.alert_count(device)
+        sent = self._store.inventory(device)
         attributes = [
+            *({"name": name, "scope": "inventory", "value": value} for name, value in sent.items()),
             {"name": "alert_count", "scope": "monitor", "value": count},
             {"name": "alerts", "scope": "monitor", "value": count > 0},
         ]

@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS devices (
     id TEXT PRIMARY KEY, identity TEXT NOT NULL, status TEXT NOT NULL, generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS configs (device TEXT PRIMARY KEY, received REAL NOT NULL, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS inventories (device TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS alerts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, received REAL NOT NULL,
     timestamp TEXT NOT NULL, seconds REAL NOT NULL, name TEXT NOT NULL, level TEXT NOT NULL,
@@ -192,6 +193,14 @@ class Store:
         """What *device* said last that it checks; None: it never said."""
         row = self._db.execute("SELECT body FROM configs WHERE device = ?", (device,)).fetchone()
         return json.loads(row[0]) if row else None
+
+    def set_inventory(self, device: str, attributes: dict[str, Any]) -> None:
+        self._db.execute("INSERT OR REPLACE INTO inventories VALUES (?, ?)", (device, json.dumps(attributes)))
+
+    def inventory(self, device: str) -> dict[str, Any]:
+        """The attributes that *device* sent last, by name."""
+        row = self._db.execute("SELECT body FROM inventories WHERE device = ?", (device,)).fetchone()
+        return dict(json.loads(row[0])) if row else {}
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -47,6 +47,9 @@ class Limits:
     levels: tuple[str, ...] = LEVELS
 
 
+MAX_ATTRIBUTES = 100
+
+
 @dataclass(frozen=True)
 class TimedAlert:
     """An alert and its time: as it was sent, and in seconds since the epoch."""
@@ -75,6 +78,24 @@ def alerts(value: object, limits: Limits) -> list[TimedAlert]:
 def configs(value: object, limits: Limits) -> list[dict[str, Any]]:
     """The check configurations of a request to ``/config``; there may be none. Raises InvalidError."""
     return [_config(f"[{index}]", record) for index, record in enumerate(_records(value, limits))]
+
+
+def attributes(value: object) -> dict[str, str | list[str]]:
+    """
+    The inventory attributes of a request, by name: strings, or lists of them. Raises InvalidError.
+
+    A device may have MAX_ATTRIBUTES of them, as at the server.
+    """
+    if not isinstance(value, list) or len(value) > MAX_ATTRIBUTES:
+        raise InvalidError(f"not a list of at most {MAX_ATTRIBUTES} attributes")
+    found: dict[str, str | list[str]] = {}
+    for index, one in enumerate(value):
+        name, what = (one.get("name"), one.get("value")) if isinstance(one, dict) else (None, None)
+        texts = what if isinstance(what, list) else [what]
+        if not (isinstance(name, str) and name and all(isinstance(text, str) for text in texts)):
+            raise InvalidError(f"[{index}] is no attribute with a name and a value")
+        found[name] = what  # type: ignore[assignment]
+    return found
 
 
 def timestamp(text: str) -> float:

@@ -133,6 +133,26 @@ def test_latest_is_the_state_of_each_alert(receiver: ReceiverProcess) -> None:
     assert {"name": "alert_count", "scope": "monitor", "value": 1} in inventory["attributes"]
 
 
+def test_the_inventory_is_what_the_device_sent_last(receiver: ReceiverProcess) -> None:
+    """
+    PUT replaces all, PATCH what it names; rubbish changes nothing.
+    """
+    address = f"{receiver.url}/api/devices/v1/inventory/device/attributes"
+
+    def held() -> dict[str, object]:
+        _, found, _ = call(f"{receiver.url}/api/management/v1/inventory/devices/device", method="GET")
+        return {one["name"]: one["value"] for one in found["attributes"] if one["scope"] == "inventory"}
+
+    assert call(address, [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}], method="PUT")[0] == 200
+    assert call(address, [{"name": "b", "value": ["2", "3"]}], method="PATCH")[0] == 200
+    assert held() == {"a": "1", "b": ["2", "3"]}
+    many = [{"name": "c", "value": "x"}] * 101
+    wrong: list[object] = [{}, [1], [{"name": "c"}], [{"name": "", "value": "x"}], many]
+    assert [call(address, rubbish, method="PUT")[0] for rubbish in wrong] == [400] * len(wrong)
+    assert call(address, [{"name": "c", "value": "x"}], method="PUT")[0] == 200
+    assert held() == {"c": "x"}
+
+
 def test_a_bad_request_changes_nothing(receiver: ReceiverProcess) -> None:
     """
     A request with one bad record is refused whole, with the reason.

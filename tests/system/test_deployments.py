@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mender_monitor_py import __version__
 from tests.fakes.receiver import Alert, ReceiverProcess
 from tests.system.device import Device, told_on_failure
 from tests.system.product import PORT, URL, Site, install_product, know_server
@@ -146,6 +147,26 @@ def damage(whole: Path, damaged: Path) -> None:
     at = data.index(b"data/0000.tar.gz") + 512
     data[at + 20 : at + 40] = bytes(byte ^ 0xFF for byte in data[at + 20 : at + 40])
     damaged.write_bytes(data)
+
+
+def test_the_inventory_has_the_monitor(fleet: Fleet) -> None:
+    """
+    The update client runs the monitor's inventory script and sends what it prints.
+    """
+    fleet.device.run("systemctl restart mender-client")
+    sent: dict[str, Any] = {}
+
+    def has_come() -> bool:
+        for device in fleet.server.request("GET", "/devices"):
+            path = f"/api/management/v1/inventory/devices/{device['id']}"
+            found = fleet.server.request("GET", path)["attributes"]
+            sent.update((one["name"], one["value"]) for one in found if one["scope"] == "inventory")
+        return sent.get("mender_monitor_state") == "running"
+
+    fleet.device.wait_until(has_come)
+    assert sent["mender_monitor_version"] == __version__
+    assert sent["mender_monitor_checks"] == str(len(fleet.device.run("mender-monitorctl list").split()))
+    assert sent["mender_monitor_alerts"] == "0"
 
 
 def test_a_success_is_no_alert(fleet: Fleet) -> None:

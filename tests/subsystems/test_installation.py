@@ -1,0 +1,100 @@
+"""What the update client does while it installs: its processes, what they write, and what they were given."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mender_monitor_py.host import installation
+from mender_monitor_py.host.installation import FILES, Installation
+from mender_monitor_py.host.processevents import ProcessEvents
+from mender_monitor_py.host.procfs import Procfs
+from tests.fakes.mounts import in_own_mounts, mount
+
+SOON = 20.0
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: fanotify")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(SOON):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def play(folder: Path, story: Callable[[Installation, Path], object]) -> None:
+    """*story* with an installation, and a shell that passes for the update client."""
+
+    async def run() -> None:
+        processes = ProcessEvents()
+        made = Installation(folder / "mender", Procfs(), processes)
+        try:
+            await story(made, client)  # type: ignore[misc]
+        finally:
+            await made.aclose()
+            processes.close()
+
+    client = folder / "client"
+    shutil.copy(os.path.realpath("/bin/sh"), client)
+    installation.CLIENTS = frozenset({str(client)})
+    asyncio.run(run())
+
+
+@needs_root
+def test_who_writes_what_is_known(tmp_path: Path) -> None:
+    """
+    What the client and its children write is its own; what others write too is not only that.
+    """
+
+    async def story(made: Installation, client: Path) -> None:
+        made.begin()
+        if made._events is None:
+            return  # this kernel does not tell: nothing is explained by it
+        place = client.parent
+        # The child lives until it was looked at: there may be no process connector here.
+        child = f"/bin/sh -c 'echo new >{place}/ours; echo new >{place}/both; sleep 0.5'"
+        process = subprocess.Popen([client, "-c", f"{child}; true"])
+        (place / "theirs").write_text("evil")
+        await until(lambda: {f"{place}/ours", f"{place}/both"} <= made.written)
+        (place / "both").write_text("evil")
+        await until(lambda: {f"{place}/theirs", f"{place}/both"} <= made.others)
+        assert made.explains(process.pid) and not made.explains(os.getpid())
+        process.wait()
+        assert f"{place}/ours" not in made.others and f"{place}/theirs" not in made.written
+        await made.collected()
+        assert f"{place}/ours" in made.written
+        await made.end()
+        assert not made.explains(process.pid)
+
+    def scenario() -> None:
+        # A file system that has what fanotify needs, whatever the machine's own is.
+        mount("tmpfs", tmp_path)
+        play(tmp_path, story)
+
+    in_own_mounts(scenario)
+
+
+def test_the_payload_is_read_though_the_client_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Its files are opened when the installation is seen; the next moment they may be gone.
+    """
+    monkeypatch.setattr(installation, "CLIENTS", installation.CLIENTS)
+
+    async def story(made: Installation, client: Path) -> None:
+        files = client.parent / "mender" / FILES
+        files.mkdir(parents=True)
+        (files / "tool").write_text("tool")
+        (files / "link").symlink_to("/etc/passwd")
+        made.begin()
+        shutil.rmtree(files)
+        await made.collected()
+        assert [list(names) for names in made.payload.values()] == [["tool"]]
+
+    play(tmp_path, story)
