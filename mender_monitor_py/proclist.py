@@ -90,6 +90,11 @@ class Image(NamedTuple):
         return ""
 
 
+def file_of(image: Image) -> str:
+    """The file that makes *image* what it is: see :func:`brought_by`."""
+    return brought_by(image.executable, image.script)
+
+
 class Facts(NamedTuple):
     """What the conditions of an entry are about. Empty: not known."""
 

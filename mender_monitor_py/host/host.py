@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mender_monitor_py.host.clock import Clock
@@ -150,6 +151,10 @@ class Host:
     def installs(self, pid: int) -> bool:
         """Whether *pid* is the update client, or was started by it, while it installs."""
         return self._installation is not None and self._installation.explains(pid)
+
+    async def brings(self, file: str, pid: int, digest: Callable[[str, int], str]) -> bool:
+        """Whether the update client runs *pid*, or is installing *file*, which that executes."""
+        return self._installation is not None and await self._installation.brings(file, pid, digest)
 
     async def aclose(self) -> None:
         """Close what was opened."""

@@ -120,6 +120,26 @@ class Installation:
         """Whether *pid* is the update client, or was started by it, directly or not, while it installs."""
         return self.active and (pid in self._processes.family or self._descends(pid))
 
+    async def brings(self, file: str, pid: int, digest: Callable[[str, int], str]) -> bool:
+        """
+        Whether *pid* is the client's, or *file*, which it executes, is one of the artifact, content and name.
+
+        *digest* gives the SHA-256 of a file, or of what a process executes; it may block.
+        """
+        if self.explains(pid):
+            return True
+        name = file.rpartition("/")[2]
+        if not (self.active and name):
+            return False
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+        if not any(name in names for names in self.payload.values()):
+            return False
+        runs_it = False
+        with suppress(PermissionError):
+            runs_it = self._procfs.executable(pid) == file
+        return name in self.payload.get(await asyncio.to_thread(digest, file, pid if runs_it else 0), {})
+
     def _descends(self, pid: int) -> bool:
         for _ in range(_DEPTH):
             stat = self._procfs.stat(pid) if pid > 1 else None

@@ -28,7 +28,7 @@ from mender_monitor_py.proclist import (
     Image,
     Programs,
     begins_entry,
-    brought_by,
+    file_of,
     is_loader,
     listed,
 )
@@ -111,7 +111,7 @@ class ProcessCheck(Baselined[Entry, Image]):
         return not self.deny
 
     def file_of(self, host: Host, thing: Image, /) -> str:
-        return brought_by(thing.executable, thing.script)
+        return file_of(thing)
 
     async def run(self, host: Host, report: Report) -> None:
         watch = _Watch(self, host, report)
@@ -281,7 +281,7 @@ class _Watch:
         verdict = self._verdict(image)
         if verdict is False or self._host.installs(pid):
             return
-        if verdict is None:
+        if verdict is None or self._host.installing:
             self._later.append((image, pid, self._images.facts(pid)))
             self._wake()
         else:
@@ -302,7 +302,8 @@ class _Watch:
     async def _judge_later(self) -> None:
         waiting, self._later = self._later, []
         for image, pid, facts in waiting:
-            if await self._conditions_tell(image, pid, facts):
+            verdict = self._verdict(image) or await self._conditions_tell(image, pid, facts)
+            if verdict and not await self._host.brings(file_of(image), pid, self._images.digest):
                 self._see(self._unexpected(image, pid))
 
     async def _conditions_tell(self, image: Image, pid: int, facts: Facts) -> bool:
@@ -346,7 +347,9 @@ class _Watch:
             verdict = self._verdict(image) if image is not None else False
             if image is not None and verdict is None:
                 verdict = await self._conditions_tell(image, pid, self._images.facts(pid))
-            if image is not None and verdict and not self._host.installs(pid):
+            if image is not None and verdict:
+                verdict = not await self._host.brings(file_of(image), pid, self._images.digest)
+            if image is not None and verdict:
                 seen = self._unexpected(image, pid, lasting=self._has_lasted(pid))
                 if not seen.event:
                     self._ends.add(pid)
