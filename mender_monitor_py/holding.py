@@ -144,7 +144,6 @@ class Holding:
             self._take(replace(hold, artifact=update.artifact, payload_types=update.payload_types))
         if self.held:
             self._host.installation.begin()
-            self._host.installation.read_payload()
 
     def _begin(self, update: Update) -> None:
         if self._finishing is not None:  # the one before has just ended: all that is held waits for this one

@@ -7,8 +7,10 @@ Nothing is read or watched at other times.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
+import stat
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 CLIENTS = frozenset({"/usr/bin/mender", "/usr/bin/mender-update"})
 FILES = "modules/v3/payloads/0000/tree/files"
 _MOST_FILES = 64  # of a payload
+_SOON_S, _SOON, _LATER_S = 0.05, 200, 0.5  # from look to look for its files: ten seconds of the first kind
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_PATHS = 50_000
 _DEPTH = 64  # of a process tree
 _VIRTUAL = frozenset(
@@ -59,7 +63,10 @@ class Installation:
         self._procfs = procfs
         self._processes = processes
         self._events: FileEvents | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._finding: asyncio.Task[None] | None = None
+        self._files: dict[int, str] = {}
+        self._read: dict[int, tuple[int, int]] = {}
+        self._reading = asyncio.Lock()
         self._undo: Callable[[], None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._collecting = False
@@ -77,15 +84,8 @@ class Installation:
         self._watch_files()
         loop = asyncio.get_running_loop()
         self._starting = loop.create_task(self._watch_processes())
-        self.read_payload()
-
-    def read_payload(self) -> None:
-        """Read the artifact's files that are there now. They are held open: the client removes them soon."""
-        if not self._collecting or self._reading is not None:
-            return
-        files = _opened(self._folder / FILES)
-        if files:
-            self._reading = asyncio.get_running_loop().create_task(self._read(files))
+        self._open_files()
+        self._finding = loop.create_task(self._find_files())
 
     async def collected(self) -> None:
         """It has ended. Returns when what it did is known."""
@@ -100,9 +100,12 @@ class Installation:
             self._undo()
             self._undo = None
         self._processes.follow(())
-        if self._reading is not None:
-            await asyncio.wait([self._reading])
-            self._reading = None
+        if self._finding is not None:
+            self._finding.cancel()
+            await asyncio.wait([self._finding])
+            self._finding = None
+            await self._read_files()
+        self._close_files()
 
     async def end(self) -> None:
         """What it leads to has been seen, too."""
@@ -111,9 +114,10 @@ class Installation:
 
     async def aclose(self) -> None:
         """The daemon ends."""
-        for task in (self._reading, self._starting):
+        for task in (self._finding, self._starting):
             if task is not None:
                 task.cancel()
+        self._close_files()
         await self.end()
 
     def explains(self, pid: int) -> bool:
@@ -131,8 +135,7 @@ class Installation:
         name = file.rpartition("/")[2]
         if not (self.active and name):
             return False
-        if self._reading is not None:
-            await asyncio.wait([self._reading])
+        await self._read_files()
         if not any(name in names for names in self.payload.values()):
             return False
         runs_it = False
@@ -142,13 +145,13 @@ class Installation:
 
     def _descends(self, pid: int) -> bool:
         for _ in range(_DEPTH):
-            stat = self._procfs.stat(pid) if pid > 1 else None
-            if stat is None:
+            found = self._procfs.stat(pid) if pid > 1 else None
+            if found is None:
                 return False
             with suppress(PermissionError):
                 if self._procfs.executable(pid) in CLIENTS:
                     return True
-            pid = stat.parent
+            pid = found.parent
         return False
 
     # Its processes
@@ -188,29 +191,46 @@ class Installation:
 
     # Its payload
 
-    async def _read(self, files: dict[int, str]) -> None:
-        request = {"files": [[f"/proc/{os.getpid()}/fd/{number}", name] for number, name in files.items()]}
-        try:
-            async with aclosing(ask("payload", request)) as answers:
-                async for sha256, name, mode in answers:
-                    self.payload.setdefault(sha256, {})[name] = mode
-        except UnknownError as error:
-            log.warning("the artifact's files cannot be read: %s", error)
-        finally:
-            for descriptor in files:
-                os.close(descriptor)
+    async def _find_files(self) -> None:
+        """Open the artifact's files as they come; soon after the last of them the client removes all."""
+        for pause in itertools.chain([_SOON_S] * _SOON, itertools.repeat(_LATER_S)):
+            await asyncio.sleep(pause)
+            self._open_files()
 
+    def _open_files(self) -> None:
+        """Hold open what is there now: it can be read then though it is removed."""
+        known = {(status.st_dev, status.st_ino) for status in map(os.fstat, self._files)}
+        with suppress(OSError):
+            for entry in sorted(os.scandir(self._folder / FILES), key=lambda entry: entry.name)[:_MOST_FILES]:
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in known:
+                        self._files[os.open(entry.path, _FLAGS)] = entry.name
 
-def _opened(folder: Path) -> dict[int, str]:
-    """Descriptors of the regular files in *folder*, and their names."""
-    found: dict[int, str] = {}
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with suppress(OSError):
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)[:_MOST_FILES]:
-            with suppress(OSError):
-                if entry.is_file(follow_symlinks=False):
-                    found[os.open(entry.path, flags)] = entry.name
-    return found
+    def _close_files(self) -> None:
+        for descriptor in self._files:
+            os.close(descriptor)
+        self._files.clear()
+        self._read.clear()
+
+    async def _read_files(self) -> None:
+        """Read the files that were not read as they are now."""
+        async with self._reading:
+            states = {
+                number: (s.st_size, s.st_mtime_ns) for number in self._files for s in [os.fstat(number)]
+            }
+            unread = [number for number, state in states.items() if self._read.get(number) != state]
+            if not unread:
+                return
+            request = {"files": [[f"/proc/{os.getpid()}/fd/{n}", self._files[n]] for n in unread]}
+            try:
+                async with aclosing(ask("payload", request)) as answers:
+                    async for sha256, name, mode in answers:
+                        self.payload.setdefault(sha256, {})[name] = mode
+            except UnknownError as error:
+                log.warning("the artifact's files cannot be read: %s", error)
+                return
+            self._read.update((number, states[number]) for number in unread if number in self._files)
 
 
 class _Nothing:

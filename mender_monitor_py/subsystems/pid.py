@@ -135,8 +135,9 @@ class _Watch:
 
     async def run(self) -> None:
         self._listen()
-        if self._check.service:
-            await self._wake.wait()  # systemd is asked
+        while self._check.service and self._unit is None:  # systemd is asked; processes may wake us before
+            self._wake.clear()
+            await self._wake.wait()
         while True:
             self._wake.clear()
             try:
