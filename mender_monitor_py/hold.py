@@ -24,7 +24,8 @@ class Hold:
 
     *id* is empty for one that was started by hand, *artifact* may be; *before* is the artifact that was
     installed when it *began*, *device* the number of the root file system then. *outcome* is how it ended;
-    empty: it goes on. *over*: it took too long, nothing is held back any more.
+    empty: it goes on. *over*: it took too long, nothing is held back any more. *boots* were begun meanwhile,
+    the present one is *boot*. The hold had lasted *spent* seconds when it was *counted*.
     """
 
     id: str
@@ -36,7 +37,9 @@ class Hold:
     outcome: str = ""
     over: bool = False
     boots: int = 0
+    boot: str = ""
     spent: float = 0.0
+    counted: Stamp | None = None
 
     @property
     def label(self) -> str:
@@ -53,13 +56,13 @@ class Hold:
         """The seconds for which findings are held back still, of *grace* in all; 0: none."""
         if self.over or self.boots > MOST_BOOTS:
             return 0.0
-        return max(grace - self.spent - max(age(self.began, now), 0.0), 0.0)
+        return max(grace - self.spent - max(age(self.counted or self.began, now), 0.0), 0.0)
 
     def resumed(self, now: Stamp) -> Self:
         """The same, for a daemon that starts *now*."""
-        if now.boot_id == self.began.boot_id:
+        if now.boot_id == (self.boot or self.began.boot_id):
             return self
-        return replace(self, boots=self.boots + 1)
+        return replace(self, boots=self.boots + 1, boot=now.boot_id)
 
     def ended_as(self, installed: str, committed: str, failed: str) -> str:
         """
@@ -78,6 +81,9 @@ class Hold:
         try:
             found = json.loads(text)
             began, types = Stamp(**found.pop("began")), tuple(found.pop("payload_types"))
-            return cls(began=began, payload_types=types, **found)
+            counted = found.pop("counted")
+            return cls(
+                began=began, payload_types=types, counted=Stamp(**counted) if counted else None, **found
+            )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None

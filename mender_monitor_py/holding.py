@@ -124,7 +124,7 @@ class Holding:
         hold, now = self._hold, self._host.clock.now()
         if hold is not None and not (hold.began.known and now.known):
             spent = self._grace - hold.left(self._grace, now)
-            self._outbox.set_meta(META, replace(hold, spent=spent, began=now).to_text())
+            self._outbox.set_meta(META, replace(hold, spent=spent, counted=now).to_text())
 
     # What the update client does
 
@@ -201,7 +201,8 @@ class Holding:
         hold, now = self._hold, self._host.clock.now()
         left = hold.left(self._grace, now) if hold is not None else 0.0
         if hold is not None and not left and not hold.over and not hold.outcome:
-            log.warning("%s takes longer than DEPLOYMENT_GRACE: nothing is held back any more", hold.label)
+            if self._grace:
+                log.warning("%s takes longer than DEPLOYMENT_GRACE: nothing is held back now", hold.label)
             self._job(self._host.installation.end())
             self._take(replace(hold, over=True))
             return
