@@ -128,6 +128,8 @@ class _Watch:
         elif event.command in _NEWS and event.ifindex == self._ifindex:
             if event.command == nl80211.DISCONNECT:
                 self._ended = wifiwatch.reason(event.reason, event.by_access_point)
+            else:
+                self._handshake = 0.0
             self._wake.set()
 
     def _patience(self) -> float:
