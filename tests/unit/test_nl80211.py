@@ -101,6 +101,12 @@ def test_of_several_links_the_first_counts():
     assert nl80211.first([]) is None
 
 
+@pytest.mark.parametrize("status", [0, 2])
+def test_authenticated_or_ad_hoc_is_not_associated(status):
+    bss = attribute(1, b"\2" + bytes(5)) + attribute(9, bytes([status, 0, 0, 0]))
+    assert nl80211.association(memoryview(b"\x22\1\0\0" + attribute(47, bss))) is None
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
