@@ -194,6 +194,8 @@ class _Watch:
     async def run(self) -> None:
         self._watch_folder()
         self._see_artifact()
+        # A device that is on for a short time only gets to its first scan, too.
+        self._report.remember(self._memory.text())
         if 0 < self._memory.failed < _FAILURES:
             self._report.unknown("the last scan failed; it is tried again")
         elif self._memory.last is not None:
@@ -268,6 +270,9 @@ class _Watch:
 
     async def _scan(self) -> None:
         self._report.note("next", "a scan runs now")
+        # What asks for a scan from now on, this one may not have seen.
+        self._asked = None
+        self._memory.artifact = self._host.updates.artifact or self._memory.artifact
         request = self._check.request(self._host.paths)
         scan = asyncio.ensure_future(vulnscans.scan(self._host.runner, request))
         scan.add_done_callback(lambda _: self._wake.set())
@@ -291,12 +296,14 @@ class _Watch:
             log.error("%s: %s", self._check.id, error)
             return
         if result is not None:
+            begun = self._host.clock.boottime() - result.seconds
+            if self._asked is not None and self._asked.boottime < begun:
+                self._asked = None
             await self._judge(result)
 
     async def _judge(self, result: Result) -> None:
         now = self._host.clock.now()
-        self._memory.last, self._memory.told, self._asked = now, self._check.told, None
-        self._memory.artifact = self._host.updates.artifact or self._memory.artifact
+        self._memory.last, self._memory.told = now, self._check.told
         if result.failed:
             self._fail(result, now)
         else:

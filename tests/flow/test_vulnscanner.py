@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mender_monitor_py.host import vulnscans
+from mender_monitor_py.host import processtree, vulnscans
 from mender_monitor_py.host.vulnscans import Collector, Request, Result
 
 SOON = 30.0
@@ -238,6 +238,14 @@ def test_the_scanner_ends_with_its_process(request_of: Request, how: str) -> Non
         else:
             process.stdout.close()
         until(lambda: not alive(marker))
+
+
+def test_children_are_found_on_kernels_that_do_not_list_them() -> None:
+    with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "60"]) as two:
+        assert {one.pid, two.pid} <= set(processtree._children_by_parent(os.getpid()))
+        assert set(processtree._children(os.getpid())) == set(processtree._children_by_parent(os.getpid()))
+        one.kill()
+        two.kill()
 
 
 def test_progress(request_of: Request) -> None:

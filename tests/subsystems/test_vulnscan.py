@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -74,13 +76,18 @@ def check(scanner: Scanner, **values: str) -> VulnscanCheck:
     return VulnscanCheck(Definition(CHECK, given), Settings())
 
 
+def overdue(memory: str) -> str:
+    """*memory* with the last scan longer ago."""
+    found = Memory.read(memory, Clock().now())
+    if found.last is not None:
+        found.last = replace(found.last, boottime=found.last.boottime - 1e6, wall=found.last.wall - 1e6)
+    return found.text()
+
+
 @asynccontextmanager
 async def one_scan(paths: Any, made: VulnscanCheck, report: JudgingReport) -> AsyncIterator[JudgingReport]:
     """*made* from when it was due to when it has scanned once more."""
-    before = Memory.read(report.memory, Clock().now())
-    if before.last is not None:
-        before.last = replace(before.last, boottime=-1e6, wall=before.last.wall - 1e6)
-    report.memory = before.text()
+    report.memory = overdue(report.memory)
     stored = report.memory
     async with watched(paths, made, report, knows=False):
         await report.until(lambda: report.memory != stored)
@@ -265,6 +272,42 @@ def test_a_deployment_that_was_committed_is_a_reason_to_scan(paths, scanner, art
     run(scenario)
 
 
+def test_a_deployment_that_is_committed_while_a_scan_runs_asks_for_another(paths, scanner, tmp_path) -> None:
+    client = UpdateFiles(paths.mender, "cpp")
+    gate = tmp_path / "gate"
+
+    async def scenario() -> None:
+        report, made = JudgingReport(), check(scanner)
+        await scan(paths, made, report)
+        scanner.does(f"until [ -e {gate} ]; do sleep 0.05; done")
+        report.memory = overdue(report.memory)
+        async with watched(paths, made, report):
+            await report.until(lambda: report.notes.get("next") == "a scan runs now")
+            async with asyncio.timeout(20):
+                while scanner.asked < 2:
+                    await asyncio.sleep(0.02)
+                client.installed("release-2")
+                await asyncio.sleep(0.2)  # the kernel tells of it
+            gate.touch()
+            await report.until(lambda: scanner.asked == 3 and "the next scan is at" in report.notes["next"])
+
+    run(scenario)
+
+
+def test_a_device_that_is_never_on_for_long_gets_to_its_first_scan(paths, scanner) -> None:
+    async def scenario() -> None:
+        report = JudgingReport()
+        made = check(scanner, VULNSCAN_SPLAY="5000d")
+        async with watched(paths, made, report, knows=False):
+            await report.until(lambda: report.notes.get("next"))
+        first = Memory.read(report.memory, Clock().now()).first
+        async with watched(paths, made, report, knows=False):
+            await report.until(lambda: "the next scan is at" in report.notes["next"])
+        assert Memory.read(report.memory, Clock().now()).first == first
+
+    run(scenario)
+
+
 def test_the_splay_is_steady_for_a_device_and_a_check(paths, scanner) -> None:
     async def first() -> str:
         report = JudgingReport()
@@ -388,6 +431,23 @@ def test_scan_tells_why_there_is_no_result(device) -> None:
     failed = device.ctl("scan", "x", "--json")
     assert (failed.status, json.loads(failed.out)["failed"]) == (2, "the scanner ended with status 1")
     assert "vulnscan_y.sh" in device.refused("scan", "y", status=2)
+
+
+def test_ctrl_c_ends_the_scan_with_its_scanner(device, tmp_path) -> None:
+    pids = tmp_path / "pids"
+    create(device, f"echo $$ >{pids}; setsid sleep 600")
+    with subprocess.Popen(
+        [sys.executable, "-c", "from mender_monitor_py.ctl import main; main()", "scan", "x"],
+        cwd=SOURCE, env={**os.environ, "MENDER_MONITOR_ROOT": str(device.paths.root)},
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
+        end = time.monotonic() + 30
+        while not (pids.exists() and pids.read_text()) and time.monotonic() < end:
+            time.sleep(0.02)  # another process cannot be awaited
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert not Path("/proc", pids.read_text().strip()).exists()
 
 
 def test_scan_shows_on_a_terminal_that_it_is_at_work(device) -> None:
