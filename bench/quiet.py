@@ -77,6 +77,7 @@ class Office:
 
     def __init__(self, machine: Machine, folder: Path) -> None:
         self.machine = machine
+        self.failed = 0
         self._gpg = ["gpg", "--batch", "--quiet", "--homedir", str(folder / "gpg")]
         (folder / "gpg").mkdir(mode=0o700)
 
@@ -149,7 +150,8 @@ class Office:
     def _do(self, command: str) -> None:
         done = self.machine.attempt(command)
         if done.returncode:
-            sys.exit(f"{command} failed:\n{done.stdout}")
+            self.failed += 1
+            print(f"{command} failed:\n{done.stdout}", flush=True)
 
 
 @contextmanager
@@ -218,7 +220,8 @@ def measure(office: Office, seconds: float, rounds: int) -> None:
             time.sleep(max(start + done * ROUND_S - time.monotonic(), 0))
     time.sleep(10)  # the last alert is on its way
     later = office.alerts() - at_first
-    print(f"{done} rounds in {(time.monotonic() - start) / 60:.1f} minutes")
+    minutes = (time.monotonic() - start) / 60
+    print(f"{done} rounds in {minutes:.1f} minutes, {office.failed} activities failed")
     print(office.machine.run("mender-monitorctl status"))
     for title, alerts in (("when it was secured", at_first), ("later", later)):
         for alert, number in sorted(alerts.items()):
