@@ -143,10 +143,10 @@ class OpenPorts:
             for protocol, sockets in view.sockets.items():
                 known = before.get((view.namespace, protocol), {})
                 now = {one: known.get(one) or _listener(view, protocol, one) for one in sockets}
-                for one in () if view.namespace else self._hidden.get(protocol, ()):
-                    now[one] = _listener(view, protocol, one)._replace(hidden=True)
                 self._listeners[view.namespace, protocol] = now
                 yield from now.values()
+                for one in () if view.namespace else self._hidden.get(protocol, ()):
+                    yield _listener(view, protocol, one)._replace(hidden=True)
 
     def _find_holders(self, listeners: Iterable[Listener]) -> bool:
         """Look up the holders that are not known. False when some processes were not ours to look at."""
