@@ -151,8 +151,9 @@ def outcome(seen: Seen, stored: Stored, log: DeploymentLog | None) -> Outcome:
         return Outcome.COMMITTED
     if seen.rolling_back or seen.failed_in or seen.failed:
         return failure(seen, log)
-    if update.mode == STANDALONE and name and stored.artifact and stored.artifact != name:
-        # It left without being committed. If it waited for somebody, that may have been asked for.
+    if update.mode == STANDALONE and name and stored.artifact != name:
+        # It left without being committed: a commit writes the name, also where there was none before. If it
+        # waited for somebody, that may have been asked for.
         return Outcome.ROLLED_BACK if seen.waited or seen.installed else Outcome.FAILED
     return Outcome.UNKNOWN
 

@@ -34,7 +34,8 @@ class UpdateFiles:
         self.id = ""
         self._installer: subprocess.Popen[bytes] | None = None
         with self._store() as put:
-            put("artifact-name", artifact)
+            if artifact:  # else a device that never had an update
+                put("artifact-name", artifact)
 
     @property
     def tree(self) -> Path:

@@ -162,12 +162,13 @@ def test_by_hand_and_committed(paths) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("before", ["release-1", ""])
 @pytest.mark.parametrize(
     ("installed", "outcome"), [("", Outcome.FAILED), ("release-2_INCONSISTENT", Outcome.INCONSISTENT)]
 )
-def test_by_hand_and_failed(paths, installed, outcome) -> None:
+def test_by_hand_and_failed(paths, before, installed, outcome) -> None:
     """The work tree goes first; the artifact's name, if it gets another, comes last."""
-    client = UpdateFiles(paths.mender, "go")
+    client = UpdateFiles(paths.mender, "go", before)
 
     async def scenario() -> None:
         async with listening(paths) as (updates, kept):
