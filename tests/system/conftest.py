@@ -15,12 +15,26 @@ from tests.system.vm import Vm, unavailable
 
 HERE = Path(__file__).parent
 # Each of these takes minutes: they begin first, and the others run beside them.
-LONG = ("test_flapping.py",)
+LONG = (
+    "test_flapping.py",
+    "test_attack_demo.py",
+    "test_security_machine.py",
+    "test_wifi.py",
+    "test_deployments.py",
+    "test_hold.py",
+    "test_secure.py",
+    "test_login.py",
+)
+
+
+def _turn(item: pytest.Item) -> tuple[int, bool]:
+    name = item.path.name
+    return LONG.index(name) if name in LONG else len(LONG), not item.path.is_relative_to(HERE)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: (item.path.name not in LONG, not item.path.is_relative_to(HERE)))
+    items.sort(key=_turn)
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.system)
