@@ -76,6 +76,7 @@ class Scan:
         self._errors = bytearray()
         self._peak = 0
         self._tree = ProcessTree(os.getpid())
+        self._grace = _GRACE_S
         self._wakes, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -103,7 +104,7 @@ class Scan:
 
     def end(self) -> None:
         """End the scanner and all that it started."""
-        self._tree.end(_GRACE_S)
+        self._tree.end(self._grace)
 
     # The scanner
 
@@ -192,6 +193,7 @@ class Scan:
             most = self._request["memory"] // 2**20
             raise ScanFailedError(f"the scanner took more than {most} MiB of memory (VULNSCAN_MEMORY)")
         if processes > MAX_PROCESSES:
+            self._grace = 0.0  # each moment makes more of them
             raise ScanFailedError(f"the scanner started more than {MAX_PROCESSES} processes")
 
     # Its report

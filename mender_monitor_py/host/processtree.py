@@ -75,10 +75,11 @@ class ProcessTree:
         return found
 
     def end(self, grace: float) -> None:
-        """End all of them: SIGTERM, and *grace* seconds later SIGKILL."""
+        """End all of them: SIGTERM, and *grace* seconds later SIGKILL; without a grace SIGKILL at once."""
         if not self._pids():
             return
-        self._signal(signal.SIGTERM)
+        if grace:
+            self._signal(signal.SIGTERM)
         end = time.monotonic() + grace
         while self._alive() and time.monotonic() < end:
             time.sleep(0.01)
