@@ -15,7 +15,7 @@ class BusPeer:
     """A connection of its own to the bus at *address*; a context manager."""
 
     def __init__(self, address: str) -> None:
-        self.connection: DBusConnection = open_dbus_connection(address)
+        self.connection: DBusConnection = open_dbus_connection(address, auth_timeout=30)
         self.name: str = self.connection.unique_name
 
     def __enter__(self) -> Self:

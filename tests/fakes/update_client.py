@@ -64,7 +64,7 @@ class UpdateClient:
 
     def start(self) -> None:
         """Take the name on the bus. What is cached is gone, as in a fresh process."""
-        self._connection = open_dbus_connection("SYSTEM")
+        self._connection = open_dbus_connection("SYSTEM", auth_timeout=30)
         unwrap_msg(self._connection.send_and_get_reply(message_bus.RequestName(NAME)))
         self._thread = threading.Thread(target=self._serve, args=(self._connection,))
         self._thread.start()

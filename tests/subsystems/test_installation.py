@@ -17,7 +17,7 @@ from mender_monitor_py.host.processevents import ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
 from tests.fakes.mounts import in_own_mounts, mount
 
-SOON = 20.0
+SOON = 30.0
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: fanotify")
 
 

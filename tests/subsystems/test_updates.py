@@ -17,7 +17,7 @@ from mender_monitor_py.host.host import Host
 from mender_monitor_py.updateprogress import Change, Outcome
 from tests.fakes.update_files import UpdateFiles
 
-SOON = 10.0
+SOON = 30.0
 
 
 class Kept:

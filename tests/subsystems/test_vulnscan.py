@@ -253,7 +253,7 @@ def test_a_deployment_that_was_committed_is_a_reason_to_scan(paths, scanner, art
         try:
             client.begin("d1")
             await report.until(lambda: "the next scan" in report.notes.get("next", ""))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while host.updates.current is None:
                     await asyncio.sleep(0.01)
             assert scanner.asked == 1
@@ -283,7 +283,7 @@ def test_a_deployment_that_is_committed_while_a_scan_runs_asks_for_another(paths
         report.memory = overdue(report.memory)
         async with watched(paths, made, report):
             await report.until(lambda: report.notes.get("next") == "a scan runs now")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 while scanner.asked < 2:
                     await asyncio.sleep(0.02)
                 client.installed("release-2")

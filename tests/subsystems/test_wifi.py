@@ -82,7 +82,7 @@ async def watched(paths, one: WifiCheck, report: JudgingReport, clock: Clock | N
 async def looks(radio: Radio, report: JudgingReport) -> None:
     """The check looks twice more: what it had to tell is told."""
     wanted = radio.looks + 2
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while radio.looks < wanted:
             await asyncio.sleep(0.005)  # a look tells nobody that it was made
     assert report

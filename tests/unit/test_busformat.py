@@ -77,7 +77,7 @@ def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
             stdout=subprocess.PIPE,
         )
         try:
-            with process, open_dbus_connection(private.address) as bus:
+            with process, open_dbus_connection(private.address, auth_timeout=30) as bus:
                 monitor = Monitor(bus, process)
                 first = new_signal(LAMP, "Begin", "u", (1,))
                 assert process.stdout is not None

@@ -25,7 +25,7 @@ SIGNAL = Signal(
 def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DBusConnection]:
     with (
         PrivateBus(tmp_path_factory.mktemp("bus")) as private,
-        open_dbus_connection(private.address) as connection,
+        open_dbus_connection(private.address, auth_timeout=30) as connection,
     ):
         yield connection
 
