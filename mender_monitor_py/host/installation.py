@@ -26,27 +26,17 @@ log = logging.getLogger(__name__)
 
 CLIENTS = frozenset({"/usr/bin/mender", "/usr/bin/mender-update"})
 FILES = "modules/v3/payloads/0000/tree/files"
-_MOST_FILES = 64  # of a payload
+_MOST_FILES = 64  # of a payload: each is held open
 _SOON_S, _SOON, _LATER_S = 0.05, 200, 0.5  # from look to look for its files: ten seconds of the first kind
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_PATHS = 50_000
 _DEPTH = 64  # of a process tree
 _VIRTUAL = frozenset(
-    [
-        "autofs",
-        "bpf",
-        "cgroup",
-        "cgroup2",
-        "devpts",
-        "mqueue",
-        "proc",
-        "pstore",
-        "sysfs",
-        "tracefs",
-        "debugfs",
-        "securityfs",
-    ]
-)
+    (
+        "autofs", "bpf", "cgroup", "cgroup2", "devpts", "mqueue", "proc", "pstore", "sysfs", "tracefs",
+        "debugfs", "securityfs",
+    )
+)  # fmt: skip
 
 
 class Installation:
@@ -81,6 +71,7 @@ class Installation:
             return
         self.active = self._collecting = True
         self.payload, self.written, self.others = {}, set(), set()
+        self._close_files()
         self._watch_files()
         loop = asyncio.get_running_loop()
         self._starting = loop.create_task(self._watch_processes())
@@ -89,22 +80,8 @@ class Installation:
 
     async def collected(self) -> None:
         """It has ended. Returns when what it did is known."""
-        self._collecting = False
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        if self._starting is not None:
-            await asyncio.wait([self._starting])
-            self._starting = None
-        if self._undo is not None:
-            self._undo()
-            self._undo = None
-        self._processes.follow(())
-        if self._finding is not None:
-            self._finding.cancel()
-            await asyncio.wait([self._finding])
-            self._finding = None
-            await self._read_files()
+        await self._stop()
+        await self._read_files()
         self._close_files()
 
     async def end(self) -> None:
@@ -114,11 +91,9 @@ class Installation:
 
     async def aclose(self) -> None:
         """The daemon ends."""
-        for task in (self._finding, self._starting):
-            if task is not None:
-                task.cancel()
         self._close_files()
-        await self.end()
+        await self._stop()
+        self.active = False
 
     def explains(self, pid: int) -> bool:
         """Whether *pid* is the update client, or was started by it, directly or not, while it installs."""
@@ -153,6 +128,23 @@ class Installation:
                     return True
             pid = found.parent
         return False
+
+    async def _stop(self) -> None:
+        """Watch no more. All of it at once, before anything is awaited: another one may begin meanwhile."""
+        self._collecting = False
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        tasks = [task for task in (self._starting, self._finding) if task is not None]
+        self._starting = self._finding = None
+        for task in tasks:
+            task.cancel()
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+        self._processes.follow(())
+        if tasks:
+            await asyncio.wait(tasks)
 
     # Its processes
 
@@ -201,7 +193,9 @@ class Installation:
         """Hold open what is there now: it can be read then though it is removed."""
         known = {(status.st_dev, status.st_ino) for status in map(os.fstat, self._files)}
         with suppress(OSError):
-            for entry in sorted(os.scandir(self._folder / FILES), key=lambda entry: entry.name)[:_MOST_FILES]:
+            for entry in sorted(os.scandir(self._folder / FILES), key=lambda entry: entry.name):
+                if len(self._files) >= _MOST_FILES:
+                    break
                 with suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in known:
@@ -223,10 +217,11 @@ class Installation:
             if not unread:
                 return
             request = {"files": [[f"/proc/{os.getpid()}/fd/{n}", self._files[n]] for n in unread]}
+            payload = self.payload  # that of another installation, perhaps, when the answers are there
             try:
                 async with aclosing(ask("payload", request)) as answers:
                     async for sha256, name, mode in answers:
-                        self.payload.setdefault(sha256, {})[name] = mode
+                        payload.setdefault(sha256, {})[name] = mode
             except UnknownError as error:
                 log.warning("the artifact's files cannot be read: %s", error)
                 return

@@ -98,3 +98,36 @@ def test_the_payload_is_read_though_the_client_removes_it(
         assert [list(names) for names in made.payload.values()] == [["tool"]]
 
     play(tmp_path, story)
+
+
+def test_one_right_behind_another_has_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The end of the first is given up while its files are read: no watching of it and no file is left, and what
+    its files are does not come to the second one. Of many files some are held open, however they come.
+    """
+    monkeypatch.setattr(installation, "CLIENTS", installation.CLIENTS)
+
+    async def story(made: Installation, client: Path) -> None:
+        files = client.parent / "mender" / FILES
+        files.mkdir(parents=True)
+        (files / "old").write_text("old")
+        made.begin()
+        ending = asyncio.create_task(made.collected())
+        await asyncio.sleep(0)  # it has stopped to watch, and reads
+        ending.cancel()
+        shutil.rmtree(files)
+        files.mkdir()
+        for number in range(2 * installation._MOST_FILES):
+            (files / f"{number}").write_text(f"{number}")
+        made.begin()
+        await asyncio.wait([ending])
+        for number in range(installation._MOST_FILES):
+            (files / f"{number}").unlink()
+        made._open_files()
+        assert len(made._files) == installation._MOST_FILES
+        await made.collected()
+        assert made._files == {} and made._processes._listeners == []
+        assert len(made.payload) == installation._MOST_FILES
+        assert not [names for names in made.payload.values() if "old" in names]
+
+    play(tmp_path, story)
