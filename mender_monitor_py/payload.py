@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from typing import IO
 _CHUNK = 1024 * 1024
 MAX_BYTES = 4 * 1024**3  # an archive that is made to take for ever ends there
 MAX_FILES = 20_000
+MAX_MEMORY = 256 * 1024**2  # the headers of an archive may be of any size, and are read in one piece
 
 
 class Reader:
@@ -41,7 +43,7 @@ class Reader:
             yield self._digest(file), name, os.fstat(file.fileno()).st_mode & 0o7777
             file.seek(0)
             with (
-                suppress(tarfile.TarError, OSError, EOFError),
+                suppress(tarfile.TarError, OSError, EOFError, MemoryError),
                 tarfile.open(fileobj=file, mode="r|*") as archive,
             ):
                 for member in archive:
@@ -63,6 +65,7 @@ class Reader:
 def main() -> int:
     """The program: one request."""
     request = json.loads(sys.stdin.buffer.readline())
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
     with suppress(AttributeError, OSError):
         os.nice(10)
     reader = Reader()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import resource
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -332,7 +334,6 @@ def test_the_payload_is_read_with_all_in_it(tmp_path: Path) -> None:
     A file, and a compressed archive with a set-uid program in it; the file may be gone by then.
     """
     import hashlib
-    import json
     import sys
 
     (tmp_path / "tool").write_bytes(b"tool")
@@ -351,3 +352,31 @@ def test_the_payload_is_read_with_all_in_it(tmp_path: Path) -> None:
     found = {name: (sha256, mode) for sha256, name, mode in map(json.loads, done.stdout.splitlines())}
     assert found["tool"] == (hashlib.sha256(b"tool").hexdigest(), 0o4755)
     assert found["plain"][0] == hashlib.sha256(b"plain").hexdigest() and len(found) == 3
+
+
+def test_a_payload_with_an_endless_header_is_read_in_little_memory(tmp_path: Path) -> None:
+    """
+    A small file may say that a header of gigabytes comes: the archive ends there, the files behind it count.
+    """
+    import gzip
+    import sys
+    import tarfile
+
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 30
+    with gzip.open(tmp_path / "bomb", "wb", compresslevel=1) as file:
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        for _ in range(1 << 9):
+            file.write(bytes(1 << 20))
+    (tmp_path / "plain").write_bytes(b"plain")
+    request = json.dumps({"files": [[str(tmp_path / name), name] for name in ("bomb", "plain")]})
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    done = subprocess.run(
+        [sys.executable, "-m", "mender_monitor_py.payload"],
+        input=request.encode() + b"\n",
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert [json.loads(line)[1] for line in done.stdout.splitlines()] == ["bomb", "plain"]
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert peak == before or peak < 400 * 1024  # KiB
