@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -210,6 +211,8 @@ class ProcessEvents:
         opened = self._opens.read() if executed and self._opens is not None else []
         found = self._executions(events, opened)
         exits = self._exits(events)
+        if self.lost != lost:
+            self._forget_ended()
         self._tell(found, exits, lost=self.lost != lost)
 
     def _read_opens(self) -> None:
@@ -279,6 +282,15 @@ class ProcessEvents:
                 found.append(Exit(event.pid, event.first))
         return found
 
+    def _forget_ended(self) -> None:
+        """Ends may be among the events that were lost: what has ended would be kept for ever."""
+        for pid in [pid for pid in self.born if not _runs(pid)]:
+            del self.born[pid]
+        for pid in [pid for pid in self._opening_of if not _runs(pid)]:
+            del self._opening_of[pid]
+        ended = {pid for _, pid in self._ended_of_family}
+        self.family = {pid for pid in self.family if pid in ended or _runs(pid)}
+
     def _connector_ended(self, error: OSError) -> None:
         assert self._connector is not None
         reason = f"the process connector ended: {error}"
@@ -290,6 +302,17 @@ class ProcessEvents:
         if self._opens is not None:
             asyncio.get_running_loop().add_reader(self._opens.fileno(), self._read_opens)
         self._tell([], [], lost=True)
+
+
+def _runs(pid: int) -> bool:
+    """Whether *pid* is a process. Asked of the kernel itself: one that hides is not in a listing of /proc."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _by_pid(opened: list[Opened]) -> dict[int, list[Opened]]:

@@ -46,6 +46,7 @@ SUMMARY_S = 2.0  # a burst of findings is summed up after this long
 OPEN_S = 0.01  # from a file's opening to its execution, where nothing tells the latter
 _MAX_VERDICTS = 4096
 _MAX_TOLD = 1000
+_MAX_LATER = 4096  # a flood of them is no way to remain unseen: further ones are findings without asking
 
 
 def _entries(text: str) -> tuple[Entry, ...]:
@@ -281,7 +282,7 @@ class _Watch:
         verdict = self._verdict(image)
         if verdict is False or self._host.installs(pid):
             return
-        if verdict is None or self._host.installing:
+        if (verdict is None or self._host.installing) and len(self._later) < _MAX_LATER:
             self._later.append((image, pid, self._images.facts(pid)))
             self._wake()
         else:
