@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +21,11 @@ from tests.fakes.receiver import ReceiverProcess
 
 # A thread or child that was told to end gets this long to do so, on a slow machine.
 GRACE_SECONDS = 5.0
+
+# A loop that collects without end fails its own test, and not whatever else the machine does.
+MOST_MEMORY = 8 * 1024**3
+with suppress(ValueError):  # there is a lower limit already
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 hypothesis.settings.register_profile(
     "here",
