@@ -133,11 +133,12 @@ def site(
     settings: str = SETTINGS,
     fanotify: bool = False,
     furnish: Callable[[Path], None] = lambda root: None,
+    artifacts: Path | None = None,
 ) -> Iterator[Site]:
     """
     A device with the product, and a server in its network; see :class:`Device` for *fanotify*.
 
-    *furnish* gets its root file system before the first boot.
+    *furnish* gets its root file system before the first boot. The server deploys what is in *artifacts*.
     """
 
     def prepare(root: Path) -> None:
@@ -149,7 +150,9 @@ def site(
         server.start()
 
     device = Device(prepare, suite, fanotify=fanotify)
-    options = ("--port", str(PORT), "--database", str(folder / "server.db"))
+    options = ["--port", str(PORT), "--database", str(folder / "server.db")]
+    if artifacts is not None:
+        options += ["--artifacts", str(artifacts)]
     server = ReceiverProcess(folder, *options, prefix=device.in_network)
     try:
         with device:

@@ -7,6 +7,8 @@ The module unpacks an archive, restarts a service and starts a new program, whic
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +18,15 @@ import pytest
 
 from mender_monitor_py.receiver.validation import timestamp
 from tests.fakes.receiver import Alert
-from tests.system.product import Site, site
+from tests.system.product import URL, Site, site, write
+from tests.system.updating import SETTINGS
 
 MODULE = "/usr/share/mender/modules/v3/app"
 MODULE_TEXT = """#!/bin/sh
 set -e
 case $1 in
     SupportsRollback) echo Yes ;;
-    NeedsArtifactReboot) echo No ;;
+    NeedsArtifactReboot) cat /root/reboots 2>/dev/null || echo No ;;
     ArtifactInstall)
         mkdir -p tmp/before
         cp -a /opt/app/. tmp/before
@@ -45,10 +48,12 @@ esac
 SERVER = """[Service]
 ExecStart=/opt/app/server -c 'import socket, signal; s = socket.create_server(("", 8081)); signal.pause()'
 """
+# The update client listens on the loopback, at another port with each start: its proxy for add-ons.
+PROXY = "tcp 1024-65535 mender /usr/bin/mender"
 CHECKS = (
     ("service", "victim", "SERVICE_NAME=victim"),
     ("pid", "victim", "PID_SERVICE=victim"),
-    ("ports", "all", "PORTS_ALLOW=tcp 8080 * *", "PORTS_SCOPE=all"),
+    ("ports", "all", f"PORTS_ALLOW=tcp 8080 * * {PROXY}", "PORTS_SCOPE=all"),
     (
         "process",
         "all",
@@ -74,9 +79,9 @@ ATTACK = {
 
 
 @contextmanager
-def prepared(folder: Path) -> Iterator[Site]:
+def prepared(folder: Path, **options: Any) -> Iterator[Site]:
     """A device with the module, what it replaces, and checks that are all well."""
-    with site(folder, fanotify=True) as made:
+    with site(folder, fanotify=True, **options) as made:
         device = made.device
         device.write(MODULE, MODULE_TEXT, 0o755)
         device.write("/etc/systemd/system/server.service", SERVER)
@@ -106,6 +111,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def own_place(tmp_path: Path) -> Iterator[Site]:
     """For a test that boots it again."""
     with prepared(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def managed_place(tmp_path: Path) -> Iterator[Site]:
+    """A device whose update client asks the server, which deploys what is in the folder ``artifacts``."""
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+
+    def furnish(root: Path) -> None:
+        write(root / "etc/mender/mender.conf", json.dumps({"ServerURL": URL, **SETTINGS}))
+
+    with prepared(tmp_path, update_client=True, artifacts=artifacts, furnish=furnish) as made:
         yield made
 
 
@@ -231,6 +249,40 @@ def test_a_rollback_and_a_reboot(own_place: Site) -> None:
     found = told(place, known, {name})
     assert found.keys() == {name}
     assert began - 1 <= timestamp(found[name]["timestamp"]) <= ended
+
+
+def test_a_deployment_by_the_server_with_a_reboot(managed_place: Site, tmp_path: Path) -> None:
+    """
+    The client installs what the server deploys, reboots in the middle and commits: what was put on the device
+    before the reboot is told at the end, and nothing of the new software, which runs by then.
+    """
+    place, device = managed_place, managed_place.device
+    known = len(place.server.alerts())
+    made = artifact(place, "release-5")
+    shutil.copy(device.root / made.lstrip("/"), tmp_path / "artifacts")
+    device.run("echo Automatic >/root/reboots; touch /run/wait")
+    device.run("systemctl add-wants multi-user.target victim server")
+    wanted = {"artifact": "release-5.mender", "name": "release-5", "device_types": ["test"]}
+    deployment = place.server.request("POST", "/deployments", wanted)["id"]
+    device.wait("test -e /run/installed")
+    device.wait_until(lambda: place.status()["held"] is not None)
+    began, ended = attack(place)
+    device.run("rm /run/wait")
+    device.rebooted()
+    held = place.status()["held"]
+    assert (held["deployment"], held["artifact"]) == (deployment, "release-5")
+    assert critical(place.server.alerts()[known:]) == {}
+    # The port was gone with the reboot, and is not open any more.
+    left = set(ATTACK) - {"Unexpected open port tcp/4444"}
+    found = told(place, known, left)
+    (status,) = [one["status"] for one in place.server.request("GET", "/deployments")]
+    assert status == "success"
+    assert found.keys() == left
+    for alert in found.values():
+        assert began - 1 <= timestamp(alert["timestamp"]) <= ended, alert
+    lists = device.run("cat /etc/mender-monitor/baseline.d/*")
+    assert device.run("sha256sum </root/v2/tool").split()[0] in lists
+    assert "tcp 8081 server /opt/app/server" in lists and "/opt/other/shell" not in lists
 
 
 def test_a_deployment_that_does_not_end(device_is_well: Site) -> None:
