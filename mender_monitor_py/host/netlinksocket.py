@@ -1,7 +1,7 @@
 """
 Netlink sockets: dumps and multicast messages; see netlink(7).
 
-A plain socket and :mod:`struct`; pyroute2 takes many times the CPU: see docs/decisions.md.
+Plain sockets; pyroute2 takes many times the CPU: see docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ import asyncio
 import errno
 import os
 import socket
-import struct
 from collections.abc import Callable
 
-from mender_monitor_py.netlinkmessages import HEADER, Message, messages
+from mender_monitor_py.netlinkmessages import HEADER, NLMSG_DONE, NLMSG_ERROR, Message, messages, part
 
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH
-_DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
-_RESULT = struct.Struct("=i")
 _BUFFER = 1 << 16  # a message for a socket is at most 32 KiB
 _PATIENCE_S = 5.0
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1  # <linux/socket.h>, <linux/netlink.h>
@@ -32,15 +28,27 @@ class NetlinkSocket:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.settimeout(_PATIENCE_S)
         self._socket.bind((0, 0))
-        self._sequence = 0
+        self._sequence = 1
 
     def close(self) -> None:
         self._socket.close()
 
     def dump(self, kind: int, body: bytes) -> list[Message]:
-        """All messages that answer the dump request *kind*, made anew when the table changed under it."""
+        """All messages that answer the dump request *kind*. Raises OSError."""
+        return [
+            message
+            for data in self.datagrams(kind, body)
+            for message in messages(data)
+            if message.kind not in (NLMSG_DONE, NLMSG_ERROR)
+        ]
+
+    def datagrams(self, kind: int, body: bytes) -> list[bytes]:
+        """
+        The same as the kernel sends it, its last message NLMSG_DONE: two answers that say the same are equal.
+
+        The request is made anew when the table changed under it.
+        """
         for _ in range(3):
-            self._sequence += 1
             header = HEADER.pack(HEADER.size + len(body), kind, _REQUEST_DUMP, self._sequence, 0)
             self._socket.send(header + body)
             found, interrupted = self._receive()
@@ -48,20 +56,24 @@ class NetlinkSocket:
                 break
         return found
 
-    def _receive(self) -> tuple[list[Message], bool]:
-        found: list[Message] = []
+    def _receive(self) -> tuple[list[bytes], bool]:
+        """One answer, and whether it was interrupted. Its end may be in a datagram of its own, or not."""
+        found: list[bytes] = []
         interrupted = False
         while True:
-            for message in messages(self._socket.recv(_BUFFER)):
-                if message.sequence != self._sequence:
-                    continue  # the rest of an answer that was given up
-                interrupted |= bool(message.flags & _DUMP_INTERRUPTED)
-                if message.kind not in (_NLMSG_DONE, _NLMSG_ERROR):
-                    found.append(message)
-                    continue
-                number = -_RESULT.unpack_from(message.body)[0] if len(message.body) >= _RESULT.size else 0
-                if number > 0:
-                    raise OSError(number, f"netlink: {os.strerror(number)}")
+            try:
+                data = self._socket.recv(_BUFFER)
+            except OSError:
+                self._sequence += 1  # what may still come is no part of the next answer
+                raise
+            one = part(data)
+            if one.sequence != self._sequence:
+                continue  # the rest of an answer that was given up
+            if one.error:
+                raise OSError(one.error, f"netlink: {os.strerror(one.error)}")
+            interrupted |= one.interrupted
+            found.append(data)
+            if one.error is not None:
                 return found, interrupted
 
 

@@ -1,35 +1,31 @@
 """
 Open ports by the kernel's socket diagnostics; see sock_diag(7).
 
-A plain netlink socket. The kernel chooses by state, so that established connections cost nothing, and a dump
+The kernel chooses by state, so that established connections cost nothing, and a dump
 that has the same bytes as the last one is not looked at again.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from mender_monitor_py.host.netlinksocket import NetlinkSocket
+from mender_monitor_py.netlinkmessages import HEADER, alike
+
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH
-_DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 TCP_ESTABLISHED, TCP_CLOSE, TCP_LISTEN = 1, 7, 10  # <net/tcp_states.h>
 TCP, UDP = "tcp", "udp"
 # An unconnected UDP socket is in TCP_CLOSE, a connected one in TCP_ESTABLISHED.
 _WANTED = {TCP: (socket.IPPROTO_TCP, 1 << TCP_LISTEN), UDP: (socket.IPPROTO_UDP, 1 << TCP_CLOSE)}
 
-_HEADER = struct.Struct("=IHHII")
-_REQUEST = struct.Struct("=IHHIIBBBBI48x")
+_REQUEST = struct.Struct("=BBxxI48x")  # struct inet_diag_req_v2: family, protocol, states
 # struct inet_diag_msg behind its header: family, state; source port; source address; interface; inode
 _MESSAGE = struct.Struct("=16xBBxx 2sxx 16s16x I 8x 4x4x4x4x I")
-_RESULT = struct.Struct("=i")
-_BUFFER = 1 << 16  # a dump comes in parts of at most 32 KiB
 
 
 class Socket(NamedTuple):
@@ -72,10 +68,7 @@ class SockDiag:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG
-        )
-        self._socket.bind((0, 0))
+        self._socket = NetlinkSocket(NETLINK_SOCK_DIAG)
         self._last: dict[tuple[str, int], tuple[list[bytes], list[Socket]]] = {}
 
     def close(self) -> None:
@@ -93,7 +86,7 @@ class SockDiag:
         key = protocol, family
         number, states = _WANTED[protocol]
         try:
-            chunks = self._ask(family, number, states)
+            chunks = self._socket.datagrams(SOCK_DIAG_BY_FAMILY, _REQUEST.pack(family, number, states))
         except OSError as error:
             # UDP diagnostics are a module of their own (udp_diag), IPv6 may be left out of the kernel.
             if family == socket.AF_INET6 and error.errno == errno.ENOENT:
@@ -104,51 +97,17 @@ class SockDiag:
             last = self._last[key] = chunks, [found for chunk in chunks for found in parse(chunk)]
         return last[1]
 
-    def _ask(self, family: int, protocol: int, states: int) -> list[bytes]:
-        for _ in range(3):
-            self._socket.send(
-                _REQUEST.pack(
-                    _REQUEST.size, SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0, family, protocol, 0, 0, states
-                )
-            )
-            chunks, interrupted = self._receive()
-            if not interrupted:
-                break
-        return chunks
-
-    def _receive(self) -> tuple[list[bytes], bool]:
-        """The answer to a dump request, and whether the table changed under it."""
-        chunks: list[bytes] = []
-        while True:
-            data = self._socket.recv(_BUFFER)
-            kind, flags = _HEADER.unpack_from(data)[1:3]
-            if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                number = -_RESULT.unpack_from(data, _HEADER.size)[0]
-                if number > 0:
-                    raise OSError(number, f"sock_diag: {os.strerror(number)}")
-                return chunks, bool(flags & _DUMP_INTERRUPTED)
-            chunks.append(data)
-
 
 def parse(data: bytes) -> Iterator[Socket]:
     """The sockets in netlink messages."""
     view = memoryview(data)
     while len(view) >= _MESSAGE.size:
-        length = _HEADER.unpack_from(view)[0]
+        length = HEADER.unpack_from(view)[0]
         size = (length + 3) & ~3
         if not _MESSAGE.size <= size <= len(view):
             return
-        alike = _alike(view, length, size)
+        many = alike(view, size)
         # Messages of one length are unpacked in one go: that takes a quarter of the time.
         padded = struct.Struct(f"{_MESSAGE.format}{size - _MESSAGE.size}x")
-        yield from map(Socket._make, padded.iter_unpack(view[: alike * size]))
-        view = view[alike * size :]
-
-
-def _alike(view: memoryview, length: int, size: int) -> int:
-    """How many messages of *length*, padded to *size*, *view* begins with."""
-    count = len(view) // size
-    lengths = view[: count * size].cast("I")[:: size // 4].tolist()
-    if lengths.count(length) == count:
-        return count
-    return next(at for at, found in enumerate(lengths) if found != length)
+        yield from map(Socket._make, padded.iter_unpack(view[: many * size]))
+        view = view[many * size :]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mender_monitor_py.host.tcpcounters import parse
-from mender_monitor_py.netlinkmessages import attributes, messages
+from mender_monitor_py.netlinkmessages import attributes, messages, part
 from mender_monitor_py.trafficwindow import Bytes
 
 bodies = st.lists(st.tuples(st.integers(0, 200), st.binary(max_size=60)), max_size=9)
@@ -43,6 +43,29 @@ def test_any_datagram_is_survived(data):
     for one in found:
         assert len(list(attributes(one.body, 0))) <= len(one.body) // 4
     assert list(parse(found)) == []
+
+
+heads = st.tuples(
+    st.sampled_from([2, 3, 16, 16, 16]),
+    st.sampled_from([2, 2, 0x12]),
+    st.sampled_from([b"1234", b"", b"1" * 9]),
+)
+
+
+@given(st.lists(heads, max_size=9), st.sampled_from([0, 0, 3]))
+def test_the_end_of_an_answer_is_found_wherever_it_is(wanted, cut):
+    data = b"".join(
+        struct.pack("=IHHII", 16 + len(body), kind, flags, 7, 0) + body + bytes(-len(body) % 4)
+        for kind, flags, body in wanted
+    )
+    data = data[: len(data) - cut]
+    found = list(messages(data))
+    ends = [at for at, one in enumerate(found) if one.kind in (2, 3)]
+    read = found[: ends[0] + 1] if ends else found
+    one = part(data)
+    assert one.interrupted == any(message.flags & 0x10 for message in read)
+    assert (one.error is not None) == bool(ends)
+    assert one.sequence == 7 or not read
 
 
 def connection(family: int, local: bytes, remote: bytes, info: bytes) -> bytes:
