@@ -55,8 +55,8 @@ class Entry(NamedTuple):
     """
     ``sha256 inode device mode owner path``, and ``-> target`` for a link; ``*`` stands for anything.
 
-    A link is its own path with the content, inode, mode and owner of the file that it leads to. *path* is a
-    glob as written; *literal* is the only path it means, or empty.
+    A link is its own path with the content, inode, mode and owner of the file that it leads to. *path* and
+    *target* are globs as written; *literal* is the only path it means, or empty.
     """
 
     sha256: str
@@ -71,9 +71,9 @@ class Entry(NamedTuple):
     @classmethod
     def parse(cls, fields: Sequence[str]) -> Self:
         """The entry of a line's fields. Raises ValueError with a reason."""
-        target = ""
+        target = NOTHING
         if len(fields) == 8 and fields[6] == _ARROW:
-            target, fields = Glob(fields[7]).literal or ANY, fields[:6]
+            target, fields = fields[7], fields[:6]
         if len(fields) != 6:
             raise ValueError("not of the form: sha256 inode device mode owner path [-> target]")
         for field, (name, pattern) in zip(fields, _FIELDS, strict=False):
@@ -117,8 +117,10 @@ class Entry(NamedTuple):
             for name, value, expected in compared
             if expected not in (value, ANY)
         ]
-        if self.target not in (found.target, ANY):
-            wrong.append(f"link to: {found.target or 'none'}, expected {self.target or 'none'}")
+        target = Glob(self.target)
+        if not target.matches(found.target):
+            expected = self.target if target.literal is None else target.literal
+            wrong.append(f"link to: {found.target or 'none'}, expected {expected or 'none'}")
         return wrong
 
 

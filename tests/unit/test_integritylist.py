@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mender_monitor_py.baseline import inline
@@ -40,6 +40,8 @@ def test_the_row_of_a_file_expects_that_file(found):
 
 
 @given(executables, executables, st.booleans())
+@example(CAT._replace(target="*"), CAT._replace(target="dog"), True)
+@example(CAT._replace(target="[a-z]og"), CAT._replace(target="dog"), True)
 def test_the_kind_of_a_finding_is_that_of_what_differs(listed, found, inode):
     found = found._replace(path=listed.path)
     kind = judge([entry(listed.row)], found, inode=inode).kind
@@ -65,6 +67,7 @@ def test_the_kind_of_a_finding_is_that_of_what_differs(listed, found, inode):
         (f"{SHA} 7 8:1 0700 0:0 /usr/bin/cat", MOVED),
         (f"{SHA} 7 8:1 0755 0:0 /usr/bin/cat -> dog", MOVED),
         (f"{SHA} 7 8:1 0755 0:0 /usr/bin/cat -> *", ""),
+        (f"{SHA} 7 8:1 0755 0:0 /usr/bin/cat -> /opt/*", MOVED),
         (f"{OTHER} * * * * /usr/bin/cat", CHANGED),
     ],
 )
