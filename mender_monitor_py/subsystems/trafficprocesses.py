@@ -123,11 +123,11 @@ class Connections:
             followed.who = self._newest(holders.pids.get(one.inode, ()), known)
         if any(followed.who is None for _, followed in wanted):
             # One that has ended meanwhile is counted when the kernel tells of it.
-            living = {one.cookie for one in self._tcp.connections()}
+            living = {one.cookie: one.inode for one in self._tcp.connections()}
             for one, followed in wanted:
                 if followed.who is None and one.cookie in living:
-                    # What was closed is sent to its end without a process.
-                    followed.who = _unheld(one) if one.inode else _unseen(one)
+                    # What was closed, maybe just now, is sent to its end without a process.
+                    followed.who = _unheld(one) if living[one.cookie] else _unseen(one)
 
     def _newest(self, pids: Iterable[int], known: dict[int, Who | None]) -> Who | None:
         """Of several holders the one that started last: its parents gave it the connection."""

@@ -164,25 +164,29 @@ def test_it_is_over_when_the_window_has_moved_on(paths):
 
 
 def test_the_process_that_sent_most_comes_first(paths, tmp_path):
-    """Among others: of one that ended, its connection's other end is named."""
+    """
+    Among others: of one that ended, its connection's other end is named.
+
+    The alert comes when the last one has sent more than 0.8M of its 1.5M.
+    """
 
     async def scenario(neighbour: Neighbour) -> None:
         async with watched(paths, check(TRAFFIC_LIMIT="3M")) as report:
             big, small = program(tmp_path, "big"), program(tmp_path, "small")
-            with running(small, TRANSFER, FOUR, str(500 * KIB), "0"):
+            with running(small, TRANSFER, FOUR, str(100 * KIB), "0"):
                 await looks()
                 with running(big, TRANSFER, SIX, str(2 * MIB), "0") as first:
                     assert first.first_line.isdigit()
                     await looks()
                     assert report.alerts == []
-                    with running(sys.executable, TRANSFER, FOUR, str(900 * KIB), "0", "short"):
+                    with running(sys.executable, TRANSFER, FOUR, str(1500 * KIB), "0", "short"):
                         await report.until(lambda: report.alerts)
             lines = report.alerts[0].details.description.splitlines()
             top = [line.partition(". ")[2] for line in lines if line[:1].isdigit() and ". " in line[:3]]
             assert top[0].startswith(f"{big}: 2.0M sent")
             other = os.path.realpath(sys.executable)  # where it was seen in time
             assert top[1].startswith((f"connections with {FOUR}, port 9 that ended", other))
-            assert top[2].startswith(f"{small}: 500K sent")
+            assert top[2].startswith(f"{small}: 100K sent")
             assert f"   pid: {first.first_line}" in lines
 
     in_network(scenario)
