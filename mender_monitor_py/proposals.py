@@ -39,9 +39,6 @@ CORE_FILES = (
 _IMAGES_OF_CONTAINERS = (
     "/var/lib/docker /var/lib/containers /var/lib/containerd /var/lib/lxc /var/lib/machines"
 )
-# As in monitor-available/vulnscan_debsecan.sh and vulnscan_lynis.sh.
-DEBSECAN = '. /etc/os-release && debsecan --suite "$VERSION_CODENAME" --only-fixed --format detail'
-LYNIS = "lynis audit system --cronjob --no-log"
 # dpkg and debconf run the scripts of packages there; only root can write there.
 _PACKAGE_SCRIPTS = ("/var/lib/dpkg/info/*", "/var/lib/dpkg/tmp.ci/*", "/var/cache/debconf/tmp.ci/*")
 # File systems that give a file another inode after a reboot.
@@ -338,9 +335,9 @@ def _wifi(device: Device, _: Wishes) -> Iterator[Proposal]:
 def _vulnscan(device: Device, _: Wishes) -> Iterator[Proposal]:
     debian = device.distribution == "debian"
     if debian and "debsecan" in device.scanners:
-        yield _scan("debsecan", "packages with known vulnerabilities", DEBSECAN, "daily")
+        yield _scan("debsecan", "packages with known vulnerabilities", "daily")
     if "lynis" in device.scanners:
-        yield _scan("lynis", "weak settings of the system", LYNIS, "weekly")
+        yield _scan("lynis", "weak settings of the system", "weekly")
     if debian and "debsecan" not in device.scanners:
         left_out, advice = (
             "no vulnerability is looked up: debsecan is not installed",
@@ -352,10 +349,9 @@ def _vulnscan(device: Device, _: Wishes) -> Iterator[Proposal]:
         yield Proposal("vulnscan", left_out="no scanner is installed", advice=advice)
 
 
-def _scan(scanner: str, watches: str, command: str, schedule: str) -> Proposal:
+def _scan(scanner: str, watches: str, schedule: str) -> Proposal:
     settings = (
-        Setting("VULNSCAN_FORMAT", scanner, "it is installed"),
-        Setting("VULNSCAN_COMMAND", command, "as its package has it"),
+        Setting("VULNSCAN_FORMAT", scanner, "it is installed, and is called as its format needs it"),
         Setting("VULNSCAN_SCHEDULE", schedule, "and now: monitorctl scan " + scanner),
     )
     return Proposal("vulnscan", scanner, watches, settings)
