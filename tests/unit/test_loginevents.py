@@ -322,6 +322,7 @@ def test_sudo(
 
 @given(HOSTILE, HOSTILE)
 @example(" ; USER=nobody", "")
+@example("' ; USER=0'", "")
 def test_neither_folder_nor_command_of_sudo_hides_the_truth(folder: str, arguments: str) -> None:
     """
     Whatever they look like, the true user and command are among the readings, and it is no refusal.
