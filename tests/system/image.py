@@ -21,7 +21,7 @@ BOOT = ("systemd", "systemd-sysv", "dbus", "ca-certificates", "iproute2", "procp
 PACKAGES = (
     "apt-utils", "cron", "curl", "debsecan", "lmdb-utils", "logrotate", "lynis", "nginx", "openssh-server",
     "rsyslog", "sudo", "ucf", "python3-aiohttp", "python3-click", "python3-cryptography", "python3-httpx",
-    "python3-jeepney", "python3-lmdb", "python3-psutil", "python3-pyroute2", "libpcre2-8-0",
+    "python3-jeepney", "python3-pyroute2", "libpcre2-8-0",
 )  # fmt: skip
 # Debian 13 has no mender-client.
 EXTRA = {"bookworm": ("mender-artifact", "mender-client"), "trixie": ()}
@@ -62,7 +62,7 @@ def base(suite: str) -> Path:
 
 def archive() -> str:
     """The Debian archive that this machine itself uses."""
-    listed = _run("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
+    listed = run("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
     found = next((uri for uri in listed if uri.rstrip("/").endswith("/debian")), None)
     assert found is not None, "apt knows no Debian archive: run apt-get update"
     return found
@@ -70,7 +70,7 @@ def archive() -> str:
 
 def _build(root: Path, suite: str, packages: Sequence[str]) -> None:
     source = archive()
-    _run("debootstrap", "--variant=minbase", f"--include={','.join(BOOT)}", suite, str(root), source)
+    run("debootstrap", "--variant=minbase", f"--include={','.join(BOOT)}", suite, str(root), source)
     for proxy in Path("/etc/apt/apt.conf.d").glob("*proxy*"):
         shutil.copy(proxy, root / "etc/apt/apt.conf.d")
     # invoke-rc.d(8): 101 forbids; nothing is to be started in a chroot.
@@ -78,11 +78,11 @@ def _build(root: Path, suite: str, packages: Sequence[str]) -> None:
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
     install = ("apt-get", "install", "-y", "--no-install-recommends", *packages)
-    _run("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", *install)
+    run("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", *install)
     policy.unlink()
-    _run("chroot", str(root), "systemctl", "mask", *MASKED)
-    _run("chroot", str(root), "systemctl", "disable", *DISABLED)
-    _run("chroot", str(root), "apt-get", "clean")
+    run("chroot", str(root), "systemctl", "mask", *MASKED)
+    run("chroot", str(root), "systemctl", "disable", *DISABLED)
+    run("chroot", str(root), "apt-get", "clean")
     shutil.rmtree(root / "var/lib/apt/lists")
     # Each boot makes its own identity: machine-id(5).
     (root / "etc/machine-id").write_text("")
@@ -90,7 +90,8 @@ def _build(root: Path, suite: str, packages: Sequence[str]) -> None:
         (root / "var/lib/dbus/machine-id").unlink()
 
 
-def _run(*command: str) -> str:
+def run(*command: str) -> str:
+    """What *command* prints, at low priority. Raises RuntimeError with the end of that when it fails."""
     done = subprocess.run(
         ["nice", *command],
         stdin=subprocess.DEVNULL,
@@ -102,5 +103,5 @@ def _run(*command: str) -> str:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:3])} failed ({done.returncode}):\n{done.stdout[-3000:]}")
+        raise RuntimeError(f"{' '.join(command[:5])} failed ({done.returncode}):\n{done.stdout[-3000:]}")
     return done.stdout

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.system import vmagent
-from tests.system.image import BUILD_SECONDS, CACHE, KEEP_SECONDS, base
+from tests.system.image import CACHE, KEEP_SECONDS, base, run
 
 SUITE = "bookworm"
 KERNEL = "linux-image-amd64"  # the "cloud" kernel has no Wi-Fi
@@ -117,11 +117,11 @@ def _layer(lower: Path) -> Iterator[Path]:
             (folder / name).mkdir()
         root = folder / "root"
         options = f"lowerdir={lower},upperdir={folder / 'upper'},workdir={folder / 'work'}"
-        _run("mount", "-t", "overlay", "overlay", "-o", options, str(root))
+        run("mount", "-t", "overlay", "overlay", "-o", options, str(root))
         try:
             yield root
         finally:
-            _run("umount", str(root))
+            run("umount", str(root))
     finally:
         shutil.rmtree(folder)
 
@@ -131,12 +131,12 @@ def _build(root: Path, out: Path) -> None:
     _install(root, kernel)
     (release,) = [found.name for found in (kernel / "lib/modules").iterdir()]
     shutil.copy(kernel / f"boot/vmlinuz-{release}", out / "vmlinuz")
-    _run("chroot", str(root), "depmod", "-b", "/tmp/kernel", release)
+    run("chroot", str(root), "depmod", "-b", "/tmp/kernel", release)
     for path in _needed(root, release, MODULES):
         _copy(kernel / path, root / path)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         _copy(kernel / f"lib/modules/{release}/{name}", root / f"lib/modules/{release}/{name}")
-    _run("chroot", str(root), "depmod", release)
+    run("chroot", str(root), "depmod", release)
     _pack_initrd(kernel, _needed(root, release, BOOT_MODULES), out / "initrd.gz")
     shutil.rmtree(kernel)
 
@@ -144,27 +144,27 @@ def _build(root: Path, out: Path) -> None:
     _script(root, PLAIN_INIT, _PLAIN_INIT)
     shutil.copy(vmagent.__file__, root / f"{AGENT}.py".lstrip("/"))
     (root / "etc/systemd/system/vm-agent.service").write_text(_AGENT_UNIT)
-    _run("chroot", str(root), "systemctl", "enable", "vm-agent")
-    _run("chroot", str(root), "systemctl", "mask", *MASKED)
+    run("chroot", str(root), "systemctl", "enable", "vm-agent")
+    run("chroot", str(root), "systemctl", "mask", *MASKED)
     (root / "etc/hostname").write_text("device\n")
     (root / "etc/fstab").write_text("")
     # Made without a mount. It is thrown away after each boot: a journal would be of no use.
-    _run("mkfs.ext4", "-q", "-d", str(root), "-O", "^has_journal", str(out / "root.ext4"), DISK_SIZE)
+    run("mkfs.ext4", "-q", "-d", str(root), "-O", "^has_journal", str(out / "root.ext4"), DISK_SIZE)
 
 
 def _install(root: Path, kernel: Path) -> None:
     """The packages, and the unpacked kernel with a busybox for the initrd."""
     _script(root, "/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n")  # invoke-rc.d(8): start nothing
     inside = ("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive")
-    _run(*inside, "apt-get", "update")
-    _run(*inside, "apt-get", "install", "-y", "--no-install-recommends", *PACKAGES)
-    depends = _run(*inside, "apt-cache", "depends", KERNEL)
+    run(*inside, "apt-get", "update")
+    run(*inside, "apt-get", "install", "-y", "--no-install-recommends", *PACKAGES)
+    depends = run(*inside, "apt-cache", "depends", KERNEL)
     image = next(line.split()[1] for line in depends.splitlines() if "Depends: linux-image-" in line)
-    _run(*inside, "sh", "-c", f"cd /tmp && apt-get download {image} busybox-static")
+    run(*inside, "sh", "-c", f"cd /tmp && apt-get download {image} busybox-static")
     for deb in (root / "tmp").glob("*.deb"):
-        _run("dpkg-deb", "-x", str(deb), str(kernel))
+        run("dpkg-deb", "-x", str(deb), str(kernel))
         deb.unlink()
-    _run(*inside, "apt-get", "clean")
+    run(*inside, "apt-get", "clean")
     shutil.rmtree(root / "var/lib/apt/lists")
     (root / "usr/sbin/policy-rc.d").unlink()
 
@@ -174,7 +174,7 @@ def _needed(root: Path, release: str, modules: Iterable[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for module in modules:
         command = ("modprobe", "-d", "/tmp/kernel", "-S", release, "--show-depends", module)
-        for line in _run("chroot", str(root), *command).splitlines():
+        for line in run("chroot", str(root), *command).splitlines():
             kind, _, path = line.strip().partition(" ")
             if kind == "insmod":  # others are built in
                 found[Path(path.split()[0]).relative_to("/tmp/kernel")] = None
@@ -211,19 +211,3 @@ def _script(root: Path, path: str, text: str) -> None:
     file = root / path.lstrip("/")
     file.write_text(text)
     file.chmod(0o755)
-
-
-def _run(*command: str) -> str:
-    done = subprocess.run(
-        ["nice", *command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=BUILD_SECONDS,
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:5])} failed ({done.returncode}):\n{done.stdout[-3000:]}")
-    return done.stdout
