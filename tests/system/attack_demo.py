@@ -66,8 +66,9 @@ class Outcome:
     """
     What came of an offence.
 
-    *seconds* are from its begin to the alert at the server; *ok* from the end of the cleanup to the OK.
-    *skipped*: it could not be committed, for the reason *problem*.
+    *seconds* are from its begin to the alert at the server; *ok* from the end of the cleanup to the OK, 0
+    when that came before the cleanup had ended. *skipped*: it could not be committed, for the reason
+    *problem*.
     """
 
     offence: Offence
@@ -75,6 +76,7 @@ class Outcome:
     skipped: bool = False
     alert: str = ""
     seconds: float | None = None
+    cleaning_at: float = 0.0
     cleaned_at: float = 0.0
     ok: float | None = None
 
@@ -227,6 +229,7 @@ def _commit(scene: Scene, outcome: Outcome, arrivals: Arrivals) -> None:
             if time.monotonic() - start > ALERT_S:
                 outcome.problem = f"(nothing in {ALERT_S:.0f} s)"
             time.sleep(POLL_S)
+    outcome.cleaning_at = time.monotonic()
     scene.attempt(offence.undo)
     outcome.cleaned_at = time.monotonic()
 
@@ -234,9 +237,9 @@ def _commit(scene: Scene, outcome: Outcome, arrivals: Arrivals) -> None:
 def _is_over(outcome: Outcome, arrivals: Arrivals) -> bool:
     """Whether *outcome* has its OK, or will have none."""
     if outcome.ok is None and outcome.alert:
-        for moment, told in arrivals.since(outcome.cleaned_at):
+        for moment, told in arrivals.since(outcome.cleaning_at):
             if told == Told("OK", outcome.alert):
-                outcome.ok = moment - outcome.cleaned_at
+                outcome.ok = max(moment - outcome.cleaned_at, 0.0)
     return outcome.ok is not None or not outcome.alert
 
 
