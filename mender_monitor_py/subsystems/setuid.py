@@ -104,7 +104,7 @@ class SetuidCheck(Baselined[Entry, Found]):
 
     @staticmethod
     def subject(entry: Entry, /) -> str:
-        return quote(entry.subject)
+        return quote(entry.subject) if entry.subject else ""
 
     def differences(self, entry: Entry, thing: Found, /) -> list[str]:
         return entry.differences(thing)

@@ -358,3 +358,11 @@ def test_a_restart_keeps_what_was_found_until_the_scan_is_over(paths, place):
         assert [alert.level for alert in report.alerts] == [CRITICAL]
 
     asyncio.run(scenario())
+
+
+def test_patterns_are_not_about_one_file():
+    """A new one takes the place of none, and each file is compared with all of them."""
+    assert [SetuidCheck.subject(SetuidCheck.entry([path])) for path in ("/opt/*", "/bin/su")] == [
+        "",
+        "/bin/su",
+    ]
