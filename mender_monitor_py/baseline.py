@@ -22,6 +22,7 @@ list that is learned again from an unchanged device has the same bytes.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -119,38 +120,49 @@ def accepted(
     """
     if row in rows_of(before):
         return before
-    serial = max(serial, _serial(before)) + 1
-    lines = _text(before).rstrip("\n").split("\n")
-    lines = [line for line in lines if not _is_entry(line) or not replaces(line.strip())]
-    if not any(_FORMAT.fullmatch(line) for line in lines):
-        return render(check, serial, [row, *filter(_is_entry, lines)], order)
-    kept = [f"# serial: {serial}" if _is_serial(line) else line for line in lines]
-    place = next(
-        (at for at, line in enumerate(kept) if _is_entry(line) and order(line) > order(row)),
-        len(kept),
-    )
-    kept.insert(place, row)
-    return "".join(f"{line}\n" for line in kept).encode("utf-8", "surrogateescape")
+    return _changed(check, before, [row], replaces, serial, order)
 
 
 def followed(
     check: str,
     before: bytes,
     rows: Iterable[str],
-    replaces: Callable[[str, str], bool],
+    subject: Callable[[str], str],
     serial: int = 0,
     order: Callable[[str], str] = str,
 ) -> bytes:
     """
-    *before* with *rows* as one change, each in the place of what it *replaces* (the row, an entry).
+    *before* with *rows* as one change, each in the place of the entries about its *subject* (empty: none).
+
+    In a time that grows with the list, not with its square: the image of a system brings thousands.
     """
-    data, last = before, max(serial, _serial(before))
-    for row in rows:
-        data = accepted(check, data, row, lambda entry, row=row: replaces(row, entry), serial, order)  # type: ignore[misc]
-    if data == before:
+    present = set(rows_of(before))
+    new = {subject(row) or row: row for row in rows if row not in present}
+    if not new:
         return before
-    lines = [f"# serial: {last + 1}" if _is_serial(line) else line for line in _text(data).split("\n")]
-    return "\n".join(lines).encode("utf-8", "surrogateescape")
+    return _changed(check, before, new.values(), lambda entry: subject(entry) in new, serial, order)
+
+
+def _changed(
+    check: str,
+    before: bytes,
+    rows: Iterable[str],
+    replaced: Callable[[str], bool],
+    serial: int,
+    order: Callable[[str], str],
+) -> bytes:
+    serial = max(serial, _serial(before)) + 1
+    lines = _text(before).rstrip("\n").split("\n")
+    lines = [line for line in lines if not _is_entry(line) or not replaced(line.strip())]
+    if not any(_FORMAT.fullmatch(line) for line in lines):
+        return render(check, serial, [*rows, *filter(_is_entry, lines)], order)
+    waiting = deque(sorted(rows, key=lambda row: (order(row), row)))
+    made = []
+    for line in lines:
+        while waiting and _is_entry(line) and order(line) > order(waiting[0]):
+            made.append(waiting.popleft())
+        made.append(f"# serial: {serial}" if _is_serial(line) else line)
+    return "".join(f"{line}\n" for line in (*made, *waiting)).encode("utf-8", "surrogateescape")
 
 
 def quote(text: str) -> str:

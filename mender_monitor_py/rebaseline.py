@@ -113,21 +113,15 @@ def _follow(
     entries = [*kept.listing().entries, *check.inline]
     since = 0.0 if evidence.image else evidence.began - SLACK_S
     things = asyncio.run(_survey(kept.host, check, entries, since))
-    unexpected = [thing for thing in things if not any(entry.allows(thing) for entry in entries)]
+    about = kept.about(entries)
+    unexpected = [thing for thing in things if not any(check.allows(entry, thing) for entry in about(thing))]
     rows = [
         thing.row
         for thing in unexpected
         if deployed.explains(file := check.file_of(kept.host, thing))
-        or (deployed.touched(file) and any(check.same_again(entry, thing) for entry in entries))
+        or (deployed.touched(file) and any(check.same_again(entry, thing) for entry in about(thing)))
     ]
-    data = baseline.followed(
-        str(name),
-        kept.data,
-        rows,
-        lambda row, entry: kept.replaced_by(row)(entry),
-        kept.trusted_serial,
-        check.order,
-    )
+    data = baseline.followed(str(name), kept.data, rows, kept.subject_of, kept.trusted_serial, check.order)
     if data == kept.data:
         return None
     kept.write(data)

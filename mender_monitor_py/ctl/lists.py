@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -206,14 +206,22 @@ class Kept:
     def replaced_by(self, row: str) -> Callable[[str], bool]:
         """Whether an entry of the list is about the same as *row*."""
         subject = self.check.subject(self._parsed(row))
+        return lambda other: bool(subject) and self.subject_of(other) == subject
 
-        def replaces(other: str) -> bool:
-            try:
-                return bool(subject) and self.check.subject(self.check.entry(other.split())) == subject
-            except ValueError:
-                return False
+    def subject_of(self, row: str) -> str:
+        """What an entry is about, if only one should be; empty: nothing like that, or it is no entry."""
+        try:
+            return self.check.subject(self.check.entry(row.split()))
+        except ValueError:
+            return ""
 
-        return replaces
+    def about(self, entries: Iterable[Any]) -> Callable[[Thing], list[Any]]:
+        """Gives those of *entries* that a thing is to be compared with."""
+        by_subject: dict[str, list[Any]] = {}
+        for entry in entries:
+            by_subject.setdefault(self.check.subject(entry), []).append(entry)
+        anywhere = by_subject.pop("", [])
+        return lambda thing: [*by_subject.get(self.subject_of(thing.row), ()), *anywhere]
 
     @property
     def _by_path(self) -> bool:

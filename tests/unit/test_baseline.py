@@ -141,3 +141,26 @@ def test_inline_entries_are_apart_by_signs_or_by_their_first_word():
     assert inline(" a 1, b 2;\n c 3 ,", pair, tcp) == (("a", "1"), ("b", "2"), ("c", "3"))
     with pytest.raises(ValueError, match="'tcp': two fields expected"):
         inline("tcp tcp 2", pair, tcp)
+
+
+_rows = st.lists(st.builds("{} {}".format, st.sampled_from("abcde*"), st.integers(0, 3)), max_size=8)
+
+
+@given(_rows, _rows)
+def test_many_rows_at_once_are_as_one_after_the_other(before, rows):
+    """Each in the place of what is about the same, comments kept; with one new serial for all."""
+
+    def subject(row):
+        return row[0].strip("*")
+
+    rows = [*{subject(row) or row: row for row in rows}.values()]
+    data = render("p x", 3, before).replace(b"serial: 3\n", b"serial: 3\n# ours\n")
+    expected = data
+    for row in rows:
+        about = subject(row)
+        expected = accepted("p x", expected, row, lambda entry: "" != about == subject(entry))  # noqa: B023
+    made = baseline.followed("p x", data, rows, subject)
+    assert sorted(baseline.rows_of(made)) == sorted(baseline.rows_of(expected))
+    assert b"# ours\n" in made
+    assert (made == data) == (expected == data)
+    assert made == data or b"# serial: 4\n" in made
