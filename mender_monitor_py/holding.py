@@ -30,6 +30,7 @@ from mender_monitor_py.updateprogress import Change, Outcome, Update
 SETTLE_S = 10.0
 REBASELINE_S = 600.0  # a look at all files of a slow device
 META = "hold"
+PAYLOAD = "hold payload"
 _IMAGE = "rootfs-image"
 _PACKAGE = Path(__file__).parent
 _MAX_ANSWER = 256 * 1024
@@ -89,6 +90,8 @@ class Holding:
         """Go on with the hold of an earlier run, or begin one. Then :attr:`held` is right."""
         try:
             stored = Hold.from_text(self._outbox.meta(META))
+            if stored is not None:
+                self._host.installation.payload = _payload(self._outbox.meta(PAYLOAD))
         except MonitorError as error:
             log.error("%s", error)
             stored = None
@@ -110,7 +113,7 @@ class Holding:
         self._look_at_the_clock()
 
     async def aclose(self) -> None:
-        """The daemon ends; the next one goes on."""
+        """The daemon ends; the next one goes on, and may come when the client has removed the artifact."""
         self._undo()
         self._alarm.close()
         for task in (*self._jobs, self._finishing):
@@ -118,6 +121,8 @@ class Holding:
                 task.cancel()
         if self._hold is not None:
             await self._host.installation.aclose()
+            payload = json.dumps(self._host.installation.payload)
+            await self._write(lambda: self._store(PAYLOAD, payload))
 
     def settle(self) -> None:
         """Write down how long the hold has lasted: a reboot may lose the time. Raises OutboxError."""
@@ -151,6 +156,7 @@ class Holding:
             self._finishing = None
         now = self._host.clock.now()
         log.info("findings are held back: %s", update.artifact or update.id or "an artifact is installed")
+        self._host.installation.forget()
         self._take(
             Hold(
                 update.id,
@@ -181,18 +187,19 @@ class Holding:
         log.info("%s has ended (%s): what was held back is judged now", hold.label, hold.outcome)
         self._finishing = None
         self._take(None)
+        self._job(self._write(lambda: self._store(PAYLOAD, "")))
 
     # What is known
 
     def _take(self, hold: Hold | None) -> None:
         self._hold = hold
         text = hold.to_text() if hold is not None else ""
-        self._job(self._write(lambda: self._store(text)))
+        self._job(self._write(lambda: self._store(META, text)))
         self._look_at_the_clock()
 
-    def _store(self, text: str) -> None:
+    def _store(self, key: str, text: str) -> None:
         try:
-            self._outbox.set_meta(META, text)
+            self._outbox.set_meta(key, text)
         except MonitorError as error:
             log.error("%s", error)
 
@@ -264,6 +271,15 @@ def _tell(label: str, output: bytes) -> None:
         log.info("%s: %d entries of its list follow %s", told["check"], len(rows), label)
         for row in rows[:_MAX_LOGGED]:
             log.info("%s: %s", told["check"], row)
+
+
+def _payload(text: str) -> dict[str, dict[str, int]]:
+    """What was stored of the artifact's files; empty: nothing that can be read."""
+    try:
+        found = json.loads(text)
+        return {digest: {name: int(mode) for name, mode in names.items()} for digest, names in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        return {}
 
 
 def _write(file: Path, text: str) -> None:

@@ -28,6 +28,7 @@ CLIENTS = frozenset({"/usr/bin/mender", "/usr/bin/mender-update"})
 FILES = "modules/v3/payloads/0000/tree/files"
 _MOST_FILES = 64  # of a payload: each is held open
 _SOON_S, _SOON, _LATER_S = 0.05, 200, 0.5  # from look to look for its files: ten seconds of the first kind
+_LAST_READ_S = 10.0
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_PATHS = 50_000
 _DEPTH = 64  # of a process tree
@@ -65,12 +66,15 @@ class Installation:
         self.written: set[str] = set()
         self.others: set[str] = set()
 
+    def forget(self) -> None:
+        """What comes is another installation than what was seen so far."""
+        self.payload, self.written, self.others = {}, set(), set()
+
     def begin(self) -> None:
         """An installation runs, perhaps since a while."""
         if self._collecting:
             return
         self.active = self._collecting = True
-        self.payload, self.written, self.others = {}, set(), set()
         self._close_files()
         self._watch_files()
         loop = asyncio.get_running_loop()
@@ -90,9 +94,12 @@ class Installation:
         self.active = False
 
     async def aclose(self) -> None:
-        """The daemon ends."""
-        self._close_files()
+        """The daemon ends. The artifact's files are read if that does not take long."""
         await self._stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_READ_S):
+                await self._read_files()
+        self._close_files()
         self.active = False
 
     def explains(self, pid: int) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from mender_monitor_py import holding
 from mender_monitor_py.alertstate import Limits
 from mender_monitor_py.hold import Hold
-from mender_monitor_py.holding import META, Holding
+from mender_monitor_py.holding import META, PAYLOAD, Holding
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Line, Observation, Stamp, Subject
@@ -100,10 +100,10 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "SETTLE_S", 0.1)
 
 
-@pytest.fixture
-def client(paths: Any) -> UpdateFiles:
+@pytest.fixture(params=["go", "cpp"])
+def client(paths: Any, request: pytest.FixtureRequest) -> UpdateFiles:
     paths.run.mkdir(parents=True, exist_ok=True)
-    return UpdateFiles(paths.mender)
+    return UpdateFiles(paths.mender, request.param)
 
 
 @asynccontextmanager
@@ -187,6 +187,33 @@ def test_what_is_still_so_is_told_with_its_own_time(paths: Any, client: UpdateFi
             assert told[CRITICAL, ENTERED.name].alert.details == ENTERED.details
             assert abs(told[CRITICAL, ENTERED.name].at.wall - began) < 5
             assert told[OK, ENTERED.name].at.wall > began + 200
+
+    asyncio.run(story())
+
+
+def test_the_artifact_is_known_when_the_next_daemon_comes_too_late_for_it(
+    paths: Any, client: UpdateFiles
+) -> None:
+    """
+    After the reboot of an update the client may commit and clean up before the daemon runs.
+    """
+
+    async def story() -> None:
+        files = client.tree / "files"
+        files.mkdir(parents=True)
+        (files / "tool").write_text("tool")
+        async with running(paths) as run:
+            install(client)
+            await run.until(lambda: run.holding.held)
+        commit(client)
+        subprocess.run(["rm", "-r", client.tree], check=True)
+        async with running(paths, clock=ShiftedClock("boot-2", 60)) as after:
+            assert [list(names) for names in after.host.installation.payload.values()] == [["tool"]]
+            await after.until(lambda: not after.holding.held)
+            await after.until(lambda: after.outbox.meta(PAYLOAD) == "")
+            install(client, "d-2")
+            await after.until(lambda: after.holding.held)
+            assert after.host.installation.payload == {}
 
     asyncio.run(story())
 

@@ -119,6 +119,7 @@ def test_one_right_behind_another_has_nothing_of_it(tmp_path: Path, monkeypatch:
         files.mkdir()
         for number in range(2 * installation._MOST_FILES):
             (files / f"{number}").write_text(f"{number}")
+        made.forget()
         made.begin()
         await asyncio.wait([ending])
         for number in range(installation._MOST_FILES):
