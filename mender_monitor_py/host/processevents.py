@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -83,7 +83,7 @@ class ProcessEvents:
         self._system_mounts: MountTable | None = None
         self._connector: ProcConnector | None = None
         self._opens: ExecOpens | None = None
-        self._opening_of: dict[int, Opening] = {}
+        self._opening_of: OrderedDict[int, Opening] = OrderedDict()
         self.born: dict[int, Birth] = {}
         self.family: set[int] = set()
         self._ended_of_family: deque[tuple[float, int]] = deque()
@@ -219,13 +219,15 @@ class ProcessEvents:
         """Without the connector: a file that was opened to be executed is taken for executed."""
         assert self._opens is not None
         lost = self.lost
-        if len(self._opening_of) > _MOST_OPENING:  # nothing tells which of them have ended
-            self._opening_of.clear()
-        found = [
-            Execution(pid, len(groups), tuple(groups))
-            for pid, opened in _by_pid(self._opens.read()).items()
-            if (groups := self._opening_of.setdefault(pid, Opening()).add(opened))
-        ]
+        found = []
+        for pid, opened in _by_pid(self._opens.read()).items():
+            groups = self._opening_of.setdefault(pid, Opening()).add(opened)
+            self._opening_of.move_to_end(pid)
+            if groups:
+                found.append(Execution(pid, len(groups), tuple(groups)))
+        # Nothing tells which have ended. Of the newest, a program may be known and its loader not yet.
+        while len(self._opening_of) > _MOST_OPENING:
+            self._opening_of.popitem(last=False)
         self._tell(found, [], lost=self.lost != lost)
 
     def _tell(self, found: list[Execution], exits: list[Exit], *, lost: bool) -> None:

@@ -1,0 +1,50 @@
+"""What was executed, by what fanotify tells alone."""
+
+from __future__ import annotations
+
+from mender_monitor_py.host.processevents import Execution, Exit, ProcessEvents
+from mender_monitor_py.proclist import Opened
+
+PROGRAM, LOADER = "/usr/bin/cat", "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+OPENED = Opened(0, PROGRAM, b"\x7fELF", 1, 2)
+
+
+class Opens:
+    """The files that were opened to be executed, a list for each time that they are read."""
+
+    lost = 0
+
+    def __init__(self) -> None:
+        self.next: list[Opened] = []
+
+    def read(self) -> list[Opened]:
+        found, self.next = self.next, []
+        return found
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.programs: list[str] = []
+
+    def executed(self, executions: list[Execution]) -> None:
+        self.programs += [group[-1].path for one in executions for group in one.programs]
+
+    def exited(self, exits: list[Exit]) -> None: ...
+
+    def events_lost(self) -> None: ...
+
+    def mounts_changed(self) -> None: ...
+
+
+def test_a_loader_that_is_read_later_belongs_to_its_program_however_many_ran_before() -> None:
+    """Nothing tells that a process has ended, and what is kept of each is bounded."""
+    events, opens, listener = ProcessEvents(), Opens(), Listener()
+    events._opens = opens  # type: ignore[assignment]
+    events._listeners.append(listener)
+    for pid in range(1, 20_000):
+        for path in (PROGRAM, LOADER):
+            opens.next.append(OPENED._replace(pid=pid, path=path))
+            events._read_opens()
+    assert set(listener.programs) == {PROGRAM}
+    assert len(listener.programs) == 19_999
+    assert len(events._opening_of) < 5_000
