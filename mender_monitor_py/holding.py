@@ -67,6 +67,7 @@ class Holding:
         self._undo: Callable[[], None] = lambda: None
         self._jobs: set[asyncio.Task[None]] = set()
         self._finishing: asyncio.Task[None] | None = None
+        self._resumed = False  # by an earlier run's hold, and whether its deployment goes on is not known yet
 
     @property
     def held(self) -> bool:
@@ -95,15 +96,15 @@ class Holding:
         except MonitorError as error:
             log.error("%s", error)
             stored = None
-        self._undo = self._host.updates.listen(self._moved)
+        self._undo = self._host.updates.listen(self._moved, self._end_of_resumed)
         current = self._host.updates.current
         if stored is not None:
             self._take(stored.resumed(self._host.clock.now()))
             if stored.outcome:
                 self._finish_soon()
-            elif current is None or not stored.is_of(current.id, current.artifact):
-                installed = self._host.updates.artifact
-                self._ended(stored.ended_as(installed, Outcome.COMMITTED, Outcome.ROLLED_BACK))
+            else:
+                self._resumed = True
+                self._end_of_resumed()
         if current is not None and current.installing:
             self._installs(current)
 
@@ -140,6 +141,16 @@ class Holding:
                 self._installs(update)
         elif hold is not None and not hold.outcome and hold.is_of(update.id, update.artifact):
             self._ended(change.outcome)
+
+    def _end_of_resumed(self) -> None:
+        """It may have ended while nobody looked. That is not known before the client's store can be read."""
+        hold, updates = self._hold, self._host.updates
+        if not self._resumed or hold is None or updates.unknown:
+            return
+        self._resumed = False
+        current = updates.current
+        if not hold.outcome and (current is None or not hold.is_of(current.id, current.artifact)):
+            self._ended(hold.ended_as(updates.artifact, Outcome.COMMITTED, Outcome.ROLLED_BACK))
 
     def _installs(self, update: Update) -> None:
         hold = self._hold

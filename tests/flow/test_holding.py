@@ -254,6 +254,31 @@ def test_it_goes_on_over_a_restart_and_a_reboot(
     asyncio.run(story())
 
 
+def test_a_store_that_cannot_be_read_yet_ends_nothing(paths: Any, client: UpdateFiles) -> None:
+    """
+    The next daemon may come before the client's data: then the hold goes on until it is known how it ended.
+    """
+
+    async def story() -> None:
+        async with running(paths) as run:
+            install(client)
+            await run.until(lambda: run.holding.held)
+            run.check(PORTS).observe(PORT)
+        commit(client)
+        store = client.folder / "mender-store"
+        store.rename(away := client.folder.parent / "away")
+        async with running(paths, clock=ShiftedClock("boot-2", 60)) as after:
+            ports = after.check(PORTS)
+            await asyncio.sleep(0.5)
+            assert after.holding.held and after.alerts() == []
+            away.rename(store)
+            await after.until(lambda: (after.holding.status() or {}).get("outcome") == "committed")
+            await after.until(after.alerts)
+            ports.known()
+
+    asyncio.run(story())
+
+
 def test_a_deployment_that_does_not_end_holds_nothing_for_ever(paths: Any, client: UpdateFiles) -> None:
     """
     After DEPLOYMENT_GRACE all is told, and what is new at once, though the deployment goes on; also after a
