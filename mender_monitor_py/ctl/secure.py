@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from mender_monitor_py.errors import CatalogError
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.proposals import Setting, Wishes, propose
 
-_SHOWN = 160  # characters of a setting's value
+_WIDTH = 160  # characters of a line that shows a setting's value
 _WORDS = {ENABLE: "to enable", ENABLED: "enabled", LEFT_OUT: "left out", MISSING: "MISSING"}
 
 
@@ -84,7 +85,8 @@ def table(steps: Iterable[Step]) -> str:
         learned = "" if step.entries is None else f"; {_counted(step.entries, 'entry')} {_origin(step)}"
         lines.append(f"{_WORDS[step.state]:<10} {title:<20} {one_line(reason or proposal.watches)}{learned}")
         settings = step.settings if step.state == ENABLE else ()
-        lines += [f"{'':<31} {one_line(text)}" for text in (*map(_shown, settings), *_notes(step))]
+        details = [line for setting in settings for line in _shown(setting)] + [*_notes(step)]
+        lines += [f"{'':<31} {one_line(text)}" for text in details]
     return "\n".join(lines)
 
 
@@ -97,9 +99,15 @@ def _origin(step: Step) -> str:
     return "learned" if step.list is not None else "listed"
 
 
-def _shown(setting: Setting) -> str:
-    value = setting.value if len(setting.value) <= _SHOWN else f"{setting.value[:_SHOWN]}…"
-    return f"{setting.name}={value}{f': {setting.why}' if setting.why else ''}"
+def _shown(setting: Setting) -> list[str]:
+    """All of it, in lines; the reason has one of its own where the value takes several."""
+    value = one_line(f"{setting.name}={setting.value}")
+    if len(value) <= _WIDTH:
+        return [f"{value}: {setting.why}" if setting.why else value]
+    lines = textwrap.wrap(
+        value, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return lines + ([f"  why: {setting.why}"] if setting.why else [])
 
 
 def _notes(step: Step) -> Iterator[str]:

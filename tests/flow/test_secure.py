@@ -153,6 +153,16 @@ def test_each_process_has_a_check_of_its_own(securing, catalog):
     assert secured(securing, pid("app"), pid("web")) == [ENABLED, ENABLE]
 
 
+def test_all_of_a_setting_is_shown_however_long_it_is(securing):
+    entries = [f"/usr/bin/program{number} /usr/share/**" for number in range(40)]
+    setting = Setting("PROCESS_ALLOW", ", ".join(entries), "they are used")
+    shown = table(securing.steps([Proposal("process", "all", "programs", (setting,))], learn=False))
+    words = shown.split()
+    assert all(entry in " ".join(words) for entry in entries)
+    assert "why: they are used" in " ".join(words)
+    assert max(map(len, shown.splitlines())) <= 200
+
+
 def test_a_file_that_cannot_be_used_is_no_reason_to_leave_the_others(securing, catalog, paths, tools):
     file = paths.monitor_d / "available/pid_app.sh"
     file.parent.mkdir(parents=True)
