@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -136,6 +137,10 @@ def _users(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if not name or not all(character.isalnum() or character in "._-@+$" for character in name):
             raise click.BadParameter(f"{name!r} is no user's name", param_hint="--allow-login")
+        try:
+            pwd.getpwnam(name)
+        except KeyError:  # he may be made later
+            click.echo(f"mender-monitorctl: --allow-login: there is no user {name} here now", err=True)
     return tuple(names)
 
 

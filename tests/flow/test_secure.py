@@ -8,7 +8,7 @@ import click
 import pytest
 
 from mender_monitor_py.catalog import Catalog
-from mender_monitor_py.ctl.secure import command, table
+from mender_monitor_py.ctl.secure import _users, command, table
 from mender_monitor_py.ctl.securing import ENABLE, ENABLED, LEFT_OUT, MISSING, Securing
 from mender_monitor_py.errors import CatalogError
 from mender_monitor_py.host.stagedfiles import StagedFiles
@@ -208,3 +208,11 @@ def test_an_interrupt_while_it_writes_leaves_nothing(securing, paths, tools, mon
 def test_a_users_name_cannot_be_an_entry_of_another_kind(name):
     with pytest.raises(click.BadParameter):
         command.main(["--allow-login", name], standalone_mode=False)
+
+
+def test_a_user_who_is_not_there_is_named(capsys):
+    """A slip of the pen would be found by the alert at his first sudo only."""
+    assert _users(("root", "nobody-of-that-name")) == ("root", "nobody-of-that-name")
+    assert capsys.readouterr().err == (
+        "mender-monitorctl: --allow-login: there is no user nobody-of-that-name here now\n"
+    )
