@@ -159,22 +159,32 @@ class Updates:
 
     def _look(self, *, tell: bool = True) -> None:
         try:
-            stored = updatestate.parse(menderstore.read(self._paths.mender / menderstore.NAME))
+            stored = self._read()
+            self._known()
+            tree = self._tree(stored)
+            if tree is None and stored.standalone is None:
+                stored = self._read()  # who installs by hand ends with a word there: it may have come since
         except (UnknownError, ValueError) as error:
             self.absent = isinstance(error, menderstore.AbsentError)
             self._cannot(str(error))
         else:
-            if self._retry is not None:
-                self._retry.cancel()
-                self._retry = None
-            self.unknown, self.absent = "", False
             self._stored = stored
-            self._judge(advance(self._seen, stored, self._tree(stored), self._clock.now()), tell)
+            self._judge(advance(self._seen, stored, tree, self._clock.now()), tell)
         if self._watch.problem:
             self._look_again()
         if tell:
             for _, stirred in list(self._listeners.values()):
                 stirred()
+
+    def _known(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self.unknown, self.absent = "", False
+
+    def _read(self) -> Stored:
+        """What the store has. Raises UnknownError, ValueError."""
+        return updatestate.parse(menderstore.read(self._paths.mender / menderstore.NAME))
 
     def _tree(self, stored: Stored) -> Tree | None:
         """

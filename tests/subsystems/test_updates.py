@@ -263,3 +263,27 @@ def test_a_store_that_is_damaged_is_unknown_and_comes_back(paths) -> None:
             assert not updates.unknown
 
     asyncio.run(scenario())
+
+
+def test_the_installer_ends_while_it_is_looked_at(paths, monkeypatch) -> None:
+    """Its last word came after the store was read, and before its process was looked for: it goes on."""
+    client = UpdateFiles(paths.mender)
+    client.plant_tree("release-2")
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+
+            def ends(self) -> bool:
+                client.standalone("release-2")
+                return False
+
+            monkeypatch.setattr(host_updates._Installer, "runs", ends)
+            updates._look()
+            assert updates.current is not None and updates.current.artifact == "release-2"
+            await kept.until(lambda: kept.changes)
+            assert all(change.outcome is None for change in kept.changes)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        client.kill()
