@@ -102,7 +102,8 @@ def _held(held: dict[str, Any]) -> str:
 
 
 def _waits(finding: dict[str, Any]) -> str:
-    return "" if finding["told"] else " (not told yet)"
+    # A daemon from before an upgrade does not say it.
+    return "" if finding.get("told", True) else " (not told yet)"
 
 
 def _silent(silenced: dict[str, Any]) -> str:
