@@ -14,6 +14,8 @@ from mender_monitor_py.baseline import quote
 from mender_monitor_py.commandline import is_shell
 from mender_monitor_py.model import CheckId
 
+_NAMED = 50  # programs of no package: to be looked at, one by one
+
 # The scenarios, in the order in which they are shown.
 SCENARIOS = (
     "ports",
@@ -210,8 +212,8 @@ def _process(device: Device, _: Wishes) -> Iterator[Proposal]:
     if device.engines:
         entries += [(f"elsewhere:{folder}", "") for folder in ("/usr/**", "/bin/**", "/sbin/**")]
         why.append(f"the usual programs within containers ({', '.join(device.engines)})")
-    shown = ", ".join(device.strange[:5])
-    more = f" and {len(device.strange) - 5} more" if len(device.strange) > 5 else ""
+    shown = ", ".join(device.strange[:_NAMED])
+    more = f" and {len(device.strange) - _NAMED} more" if len(device.strange) > _NAMED else ""
     yield Proposal(
         "process",
         "all",

@@ -121,7 +121,7 @@ def test_code_on_the_command_line_is_for_shells_only():
 
 
 def test_programs_of_no_package_are_named():
-    strange = tuple(f"/usr/bin/x{number}" for number in range(7))
+    strange = tuple(f"/usr/bin/x{number}" for number in range(52))
     (note,) = proposed(replace(DEBIAN, strange=strange))["process all"].notes
     assert "/usr/bin/x0" in note
     assert note.endswith("and 2 more")
