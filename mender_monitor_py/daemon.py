@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ _FOLDER_EVENTS = (
     | inotify.IN_MOVE_SELF
 )
 GATHER_S = 0.05
+# A write to the outbox is told before it counts: the disk has to have it first, and may be slow.
+OUTBOX_S = (GATHER_S, 1.0, 10.0)
 STATUS_S = 0.05
 
 log = logging.getLogger(__name__)
@@ -76,6 +79,7 @@ class Daemon:
         self._host = Host(paths, self._clock)
         self._started = self._clock.now()
         self._later: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._outbox_looks = {wait: partial(self._look_at_outbox) for wait in OUTBOX_S}
         self._ended = asyncio.Event()
         self._watches: list[inotify.Watch] = []
         self._jobs: set[asyncio.Task[None]] = set()
@@ -207,8 +211,12 @@ class Daemon:
 
     def _outbox_changed(self, event: inotify.Event) -> None:
         if event.name == f"{self._paths.outbox.name}-wal":
-            self._sender.wake()
-            self._soon(self._read_silences, GATHER_S)
+            for wait, look in self._outbox_looks.items():
+                self._soon(look, wait)
+
+    def _look_at_outbox(self) -> None:
+        self._sender.wake()
+        self._read_silences()
 
     def _read_silences(self) -> None:
         now = self._clock.now()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,7 +99,9 @@ class Monitor:
         """Wait until *condition* holds after the daemon wrote its status or the outbox."""
         async with asyncio.timeout(PATIENCE):
             while not condition():
-                await self._changed.wait()
+                # A write to the outbox is told before it counts: on a slow disk, a moment before.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), 1)
                 self._changed.clear()
 
     async def until_state(self, check: str, state: str) -> None:
