@@ -260,6 +260,7 @@ class Device:
     def _remove(self) -> None:
         self.cut_power()
         for group in self._cgroups():
+            _kill_all(group)  # of a device whose owner was killed the last may be about to end
             _remove_cgroup(group)
         with suppress(RuntimeError):
             _call("ip", "netns", "delete", self.name)
@@ -281,7 +282,11 @@ def told_on_failure(device: Device) -> Iterator[None]:
 
 
 def _sweep() -> None:
-    """Remove the folders, networks and cgroups of devices whose owners were killed."""
+    """
+    Remove the folders, networks and cgroups of devices whose owners were killed.
+
+    Several test processes may sweep at once: each goes on where the others were faster.
+    """
     for network in Path("/run/netns").glob(f"{_PREFIX}*-*"):
         owner = network.name.removeprefix(_PREFIX).partition("-")[0]
         if not Path("/proc", owner).exists():
@@ -306,9 +311,9 @@ def _name(pid: int) -> str:
 
 def _members(group: Path) -> Sequence[int]:
     found: list[int] = []
-    for procs in group.rglob("cgroup.procs"):
+    for folder, _, _ in os.walk(group):  # which passes over a folder that is gone
         with suppress(OSError):
-            found += map(int, procs.read_text().split())
+            found += map(int, Path(folder, "cgroup.procs").read_text().split())
     return found
 
 
@@ -325,10 +330,9 @@ def _kill_all(group: Path) -> None:
 
 
 def _remove_cgroup(group: Path) -> None:
-    if group.exists():
-        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-            folder.rmdir()
-        group.rmdir()
+    for folder, _, _ in os.walk(group, topdown=False):
+        with suppress(FileNotFoundError):
+            Path(folder).rmdir()
 
 
 def _call(*command: str) -> None:
