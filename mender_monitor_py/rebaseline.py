@@ -28,6 +28,7 @@ from mender_monitor_py.ctl.lists import Kept
 from mender_monitor_py.deployed import SLACK_S, Content, Evidence, Packaged, packaged_md5
 from mender_monitor_py.errors import MonitorError
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.regularfile import open_regular
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.subsystems.expected import Baselined
@@ -138,13 +139,12 @@ async def _survey(host: Host, check: Baselined[Any, Any], entries: list[Any], si
 def _content(path: str) -> Content:
     """The file at *path* as it is now. Raises OSError."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
         while data := file.read(_CHUNK):
             sha256.update(data)
             md5.update(data)
-        again = os.fstat(descriptor)
+        again = os.fstat(file.fileno())
     if (status.st_ctime_ns, status.st_size) != (again.st_ctime_ns, again.st_size):
         raise OSError("it is being written")
     # A link that leads to another file by now was changed when it was made.

@@ -23,7 +23,6 @@ import json
 import os
 import select
 import signal
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -36,6 +35,7 @@ from typing import Any, NoReturn
 from mender_monitor_py import sarif, vulnreports, vulntexts
 from mender_monitor_py.commandline import shown
 from mender_monitor_py.host.processtree import ProcessTree, become_child, limit, take_orphans
+from mender_monitor_py.host.regularfile import open_regular
 from mender_monitor_py.vulnerability import Vulnerability, ignored, merged, relevant
 
 MAX_OUTPUT = 64 * 1024 * 1024
@@ -214,15 +214,13 @@ class Scan:
             return bytes(self._output)
         self._output.clear()
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            file = open_regular(path)
         except OSError as error:
             raise ScanFailedError(f"the scanner's report {path}: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ScanFailedError(f"the scanner's report {path} is no regular file")
+        with file:
             if before and self._report_state() == before:
                 raise ScanFailedError(f"the scanner wrote no new {path}")
-            data = file.read(MAX_OUTPUT + 1) or b""
+            data = file.read(MAX_OUTPUT + 1)
         if len(data) > MAX_OUTPUT:
             raise ScanFailedError(f"the scanner's report {path} has more than {MAX_OUTPUT // 2**20} MiB")
         return data

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.regularfile import open_regular
 
 MAX_SIZE = 32 * 1024 * 1024
 
@@ -18,15 +18,13 @@ def read_list(path: Path) -> bytes | None:
     Raises UnknownError when it cannot be read, is too big, or is open to other users while we are root.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = open_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UnknownError(f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnknownError(f"{path} is not a file")
+    with file:
+        found = os.fstat(file.fileno())
         if os.geteuid() == 0 and (found.st_uid != 0 or found.st_mode & 0o022):
             raise UnknownError(f"{path} can be written by another user than root: chown root, chmod go-w")
         if found.st_size > MAX_SIZE:

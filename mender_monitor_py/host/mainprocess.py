@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mender_monitor_py.host.pattern import Pattern
 from mender_monitor_py.host.procfs import DELETED, Procfs, Stat
+from mender_monitor_py.host.regularfile import open_regular
 from mender_monitor_py.pidwatch import pid_in_file
 
 _FILE_SLACK_S = 5.0  # the clock of a file's times is coarse, and may have been set meanwhile
@@ -50,12 +51,11 @@ def by_pid_file(procfs: Procfs, path: str, boottime: float, wall: float) -> Foun
     *boottime* and *wall* are both clocks now.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            status, data = os.fstat(descriptor), file.read(256)
+        with open_regular(path) as file:
+            status, data = os.fstat(file.fileno()), file.read(256)
     except OSError as error:
         return Found(None, f"{path} cannot be read: {error.strerror}")
-    pid = pid_in_file((data or b"").decode("utf-8", "replace"))
+    pid = pid_in_file(data.decode("utf-8", "replace"))
     if pid is None:
         return Found(None, f"{path} holds no process number")
     stat = procfs.stat(pid)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mender_monitor_py.errors import DefinitionError
+from mender_monitor_py.host.regularfile import open_regular
 
 MAX_SIZE = 64 * 1024  # bytes
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -45,11 +46,8 @@ def read(path: Path) -> tuple[bytes, Version]:
             raise DefinitionError("is not a regular file", file=str(path))
         if os.geteuid() == 0:
             _require_roots_own(path, real)
-        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise DefinitionError("is not a regular file", file=str(path))
+        with open_regular(real, follow=False) as file:
+            status = os.fstat(file.fileno())
             data = file.read(MAX_SIZE + 1)
     except OSError as error:
         raise DefinitionError(_reason(path, error), file=str(path)) from error

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.regularfile import open_regular
 from mender_monitor_py.host.runner import Runner
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
@@ -209,12 +210,12 @@ def handed_in(paths: Paths, check: CheckId) -> Result | None:
     """A result that somebody handed in, once. None: there is none. Raises UnknownError."""
     path = folder(paths) / f"{check.subsystem}_{check.name}.json"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open_regular(path, follow=False)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        own = os.fstat(descriptor).st_uid == os.geteuid()
-        data = file.read(_MAX_RESULT) or b""
+    with file:
+        own = os.fstat(file.fileno()).st_uid == os.geteuid()
+        data = file.read(_MAX_RESULT)
     with suppress(OSError):
         path.unlink()
     if not own:

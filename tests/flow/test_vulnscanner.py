@@ -117,7 +117,7 @@ def test_it_runs_as_root_has_it_at_idle_priority_with_nothing_of_ours(request_of
         ({"command": "sleep 60", "timeout": 1}, "the scanner did not end within 1 s"),
         ({"command": "yes"}, "the scanner printed more than 64 MiB"),
         ({"report": "/nowhere/report"}, "the scanner's report /nowhere/report: No such file or directory"),
-        ({"report": "/dev/zero"}, "the scanner's report /dev/zero is no regular file"),
+        ({"report": "/dev/zero"}, "the scanner's report /dev/zero: not a regular file"),
     ],
 )
 def test_a_scanner_that_does_not_work(request_of: Request, changes: dict[str, Any], reason: str) -> None:

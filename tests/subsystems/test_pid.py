@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -254,6 +255,59 @@ def test_a_pid_file_that_names_no_process_of_a_program(paths, tmp_path, text):
             await report.until(lambda: report.open == [NOT_RUNNING])
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+def test_what_is_no_file_is_no_pid_file_and_is_not_waited_for(paths, tmp_path, make):
+    """Whoever owns the folder can put it there; no look leaves a descriptor behind."""
+    make(tmp_path / "app.pid")
+
+    async def scenario():
+        async with watched(paths, check(PID_FILE=str(tmp_path / "app.pid"))) as report:
+            await report.until(lambda: report.open == [NOT_RUNNING])
+            assert "cannot be read: not a regular file" in report.alerts[0].details.description
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of other users need root")
+@pytest.mark.parametrize(
+    ("owner", "mode", "lie"),
+    [(65534, 0o644, "and process "), (0, 0o666, "everybody can write it")],
+    ids=["of another user", "of anybody"],
+)
+def test_a_pid_file_that_a_stranger_wrote(paths, app, tmp_path, owner, mode, lie):
+    file = tmp_path / "app.pid"
+
+    async def scenario():
+        with started(app) as process:
+            file.write_text(str(process.pid))
+            os.chown(file, owner, owner)
+            file.chmod(mode)
+            async with watched(paths, check(PID_FILE=str(file))) as report:
+                await report.until(lambda: report.open == [NOT_RUNNING])
+                assert lie in report.alerts[0].details.description
+
+    asyncio.run(scenario())
+
+
+def test_a_pid_file_that_names_a_thread(paths, tmp_path):
+    """It has a number of its own, under which /proc shows something."""
+    file, end = tmp_path / "app.pid", threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    file.write_text(str(thread.native_id))
+
+    async def scenario():
+        async with watched(paths, check(PID_FILE=str(file))) as report:
+            await report.until(lambda: report.open == [NOT_RUNNING])
+            assert f"is a thread of process {os.getpid()}" in report.alerts[0].details.description
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        end.set()
+        thread.join()
 
 
 def test_by_command_line(paths, app):
