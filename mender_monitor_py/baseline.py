@@ -180,14 +180,16 @@ def unquote(field: str) -> str:
 class Glob:
     """A field of an entry, to be matched against a text (bytes that are no UTF-8 as PEP 383 has them)."""
 
-    __slots__ = ("_matches", "literal", "text")
+    __slots__ = ("_matches", "leads_to", "literal", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
         plain = _ESCAPES.sub("", text)
         wild = any(character in plain for character in "*?[\\")
         self.literal = None if wild else unquote(text)
-        """The only text that matches; None when there may be others."""
+        """The only text that matches, :attr:`leads_to` aside; None when there may be others."""
+        self.leads_to = ""
+        """What else matches: where the links in a path led to (see :meth:`leading`); empty: nothing."""
         self._matches = re.compile("" if not wild else _regex(text), re.DOTALL).fullmatch
 
     @property
@@ -197,11 +199,27 @@ class Glob:
 
     def matches(self, text: str) -> bool:
         if self.literal is not None:
-            return text == self.literal
+            return text in (self.literal, self.leads_to or self.literal)
         return self._matches(text) is not None
 
+    def leading(self, real: Callable[[str], str]) -> Glob:
+        """
+        This field, where it is one path; what *real* says that this path leads to matches then, too.
+
+        The kernel names what is executed without the links that were followed: /usr/bin/python3.11 for
+        /usr/bin/python3.
+        """
+        if self.literal is None or not self.literal.startswith("/"):
+            return self
+        found = real(self.literal)
+        if found == (self.leads_to or self.literal):
+            return self
+        led = Glob(self.text)
+        led.leads_to = found if found != self.literal else ""
+        return led
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Glob) and other.text == self.text
+        return isinstance(other, Glob) and (other.text, other.leads_to) == (self.text, self.leads_to)
 
     def __hash__(self) -> int:
         return hash(self.text)

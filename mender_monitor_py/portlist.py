@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 from mender_monitor_py.baseline import NOTHING, Glob, quote
@@ -88,6 +88,10 @@ class Entry:
             raise ValueError(f"{protocol!r} is neither tcp nor udp")
         low, _, high = ports.partition("-")
         return cls(protocol, _number(low), _number(high or low), _glob(name), _glob(executable))
+
+    def leading(self, real: Callable[[str], str]) -> Entry:
+        """This entry, of which what its executable leads to counts, too; see :meth:`Glob.leading`."""
+        return replace(self, executable=self.executable.leading(real))
 
     def covers(self, protocol: str, number: int) -> bool:
         return protocol == self.protocol and self.low <= number <= self.high

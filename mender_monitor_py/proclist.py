@@ -7,8 +7,8 @@ Pure. A program is named by the path of its executable; an interpreter by the sc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 from mender_monitor_py.baseline import Glob, quote
@@ -158,6 +158,15 @@ class Entry:
             and (not self.sha256 or self.sha256 == facts.sha256)
         )
 
+    def leading(self, real: Callable[[str], str]) -> Entry:
+        """This entry, of which what its paths lead to counts, too; see :meth:`Glob.leading`."""
+        return replace(
+            self,
+            executable=self.executable.leading(real),
+            script=self.script and self.script.leading(real),
+            parent=self.parent and self.parent.leading(real),
+        )
+
     def allows(self, image: Image) -> bool:
         """Whether *image* is what this entry expects, should its conditions hold."""
         return self.names(image)
@@ -175,13 +184,16 @@ class Programs:
         self._literal: dict[str, list[Entry]] = {}
         self._others: list[Entry] = []
         for entry in entries:
-            if entry.executable.literal is not None:
-                self._literal.setdefault(entry.executable.literal, []).append(entry)
-            else:
+            glob = entry.executable
+            if glob.literal is None:
                 self._others.append(entry)
+                continue
+            self._literal.setdefault(glob.literal, []).append(entry)
+            if glob.leads_to:
+                self._literal.setdefault(glob.leads_to, []).append(entry)
 
     def has(self, executable: str) -> bool:
-        """Whether an entry names *executable* itself, by no glob."""
+        """Whether an entry names *executable* itself, or a link to it, by no glob."""
         return executable in self._literal
 
     def about(self, image: Image) -> list[Entry]:

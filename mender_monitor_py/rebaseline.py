@@ -111,7 +111,7 @@ def _follow(
         return {"check": str(name), "problem": "the list is signed: the artifact has to bring the new one"}
     if evidence.image and _device(kept.path) == evidence.image != device_before:
         return {"check": str(name), "problem": "the list came with the new root file system"}
-    entries = [*kept.listing().entries, *check.inline]
+    entries = [*kept.listing().entries, *map(check.led, check.inline)]
     since = 0.0 if evidence.image else evidence.began - SLACK_S
     things = asyncio.run(_survey(kept.host, check, entries, since))
     about = kept.about(entries)

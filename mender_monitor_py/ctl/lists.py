@@ -109,7 +109,7 @@ class Kept:
         """What the list says."""
         if self.data is None:
             raise BaselineError(f"there is no {self.path}: run monitorctl baseline learn {self.check.id}")
-        return baseline.parse(self.data, self.path.name, self.check.entry)
+        return baseline.parse(self.data, self.path.name, self._entry)
 
     def write(self, data: bytes) -> None:
         """Put *data* in the place of the list; a power cut leaves the one or the other."""
@@ -167,7 +167,7 @@ class Kept:
     def differences(self) -> Differences:
         """How the device differs from the list and from what the check file adds to it."""
         entries = self._entries()
-        allowing = [*(entry for _, entry in entries), *self.check.inline]
+        allowing = [*(entry for _, entry in entries), *map(self.check.led, self.check.inline)]
         by_subject: dict[str, list[Any]] = {}
         for entry in allowing:
             by_subject.setdefault(self.check.subject(entry), []).append(entry)
@@ -234,12 +234,15 @@ class Kept:
         except ValueError as error:
             raise BaselineError(f"{row[:200]!r} is no entry: {error}") from error
 
+    def _entry(self, fields: Sequence[str]) -> Any:
+        return self.check.led(self.check.entry(fields))
+
     def _entries(self) -> list[tuple[str, Any]]:
         """The rows of the list that can be used, with what they mean."""
         found = []
         for row in baseline.rows_of(self.data or b""):
             try:
-                found.append((row, self.check.entry(row.split())))
+                found.append((row, self._entry(row.split())))
             except ValueError:
                 continue  # the daemon warns of it, and show names it
         return found

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mender_monitor_py import commandline
 from mender_monitor_py.commandline import is_interpreter
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.trusted import real_path
 from mender_monitor_py.proclist import DELETED, ELSEWHERE, Facts, Image, Opened, kernel_thread
 
 _MAX_KEPT = 4096
@@ -53,7 +54,7 @@ class Images:
 
     def script(self, pid: int, executable: str) -> str | None:
         """
-        What *pid* runs if *executable* is an interpreter, by the path that /proc has for it.
+        What *pid* runs if *executable* is an interpreter, *executable* being the path that /proc has.
 
         None when that cannot be read any more: it ended, or became another program.
         """
@@ -62,7 +63,22 @@ class Images:
         arguments = self._procfs.arguments(pid)
         if not arguments or self._procfs.executable(pid) != executable:
             return None
-        return commandline.script(executable, arguments, self._procfs.folder(pid))
+        return self._real(pid, commandline.script(executable, arguments, self._procfs.folder(pid)))
+
+    def _real(self, pid: int, script: str) -> str:
+        """
+        What is at *script*, by the name that fanotify has for it: without the links that were followed.
+
+        A link that others than root could change is no name for what is behind it: it may have been another's
+        a moment ago.
+        """
+        if not script.startswith("/") or (found := real_path(script)) == script:
+            return script
+        try:
+            asked = os.stat(f"{self._procfs.path}/{pid}/root{script}")
+        except OSError:
+            return found  # it ended: what is here is all that is known
+        return found if _is_at(found, asked.st_dev, asked.st_ino) else script
 
     def facts(self, pid: int) -> Facts:
         """Who runs *pid*, as far as it can be read: the user, and the executable of the parent."""

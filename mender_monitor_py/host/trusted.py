@@ -1,4 +1,8 @@
-"""Reads a file that the program will obey: only root may have written it, when root runs the program."""
+"""
+What nobody but root could have written, when root runs the program: files that it will obey, and links.
+"""
+
+# ruff: noqa: PTH115, PTH116 - a path that each look at the processes asks for: pathlib takes several times as long
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from mender_monitor_py.errors import DefinitionError
 from mender_monitor_py.host.regularfile import open_regular
 
 MAX_SIZE = 64 * 1024  # bytes
+_MAX_LINKS = 40  # as the kernel has it, see path_resolution(7)
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -56,6 +61,52 @@ def read(path: Path) -> tuple[bytes, Version]:
     return data, Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+def real_path(path: str) -> str:
+    """
+    What the absolute *path* leads to, where nobody but root (and who runs this) can have it lead elsewhere.
+
+    Else, when it leads nowhere, and where /proc has the link, which each process finds to be another one:
+    *path* itself.
+    """
+    found, waiting, links = "", path.split("/")[::-1], 0
+    try:
+        own = _is_own(os.stat("/"))
+        while waiting:
+            name = waiting.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                found = found.rpartition("/")[0]
+                continue
+            step = f"{found}/{name}"
+            status = os.lstat(step)
+            own = own and _is_own(status)  # of each folder on the way, and of each link
+            if not stat.S_ISLNK(status.st_mode):
+                found = step
+                continue
+            links += 1
+            if links > _MAX_LINKS or not own or step.startswith("/proc/"):
+                return path
+            target = os.readlink(step)
+            found = "" if target.startswith("/") else found
+            waiting += target.split("/")[::-1]
+    except OSError:
+        return path
+    return found or "/"
+
+
+def _is_own(status: os.stat_result) -> bool:
+    """Whether what *status* is of can be replaced by root alone, and by who runs this."""
+    if status.st_uid not in (0, os.geteuid()):
+        return False
+    return stat.S_ISLNK(status.st_mode) or not _others_write(status)
+
+
+def _others_write(status: os.stat_result) -> bool:
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    return bool(status.st_mode & _OTHERS_WRITE) and not sticky
+
+
 def _require_roots_own(path: Path, real: Path) -> None:
     # Who can write a folder above the file, or above the link to it, can put another file in its place.
     link_folder = Path(os.path.realpath(path.parent))
@@ -65,8 +116,7 @@ def _require_roots_own(path: Path, real: Path) -> None:
         if status.st_uid != 0:
             owner = f"{name} belongs to user {status.st_uid}"
             raise DefinitionError(f"is not read by root: {owner}, not to root", file=str(path))
-        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-        if status.st_mode & _OTHERS_WRITE and not sticky:
+        if _others_write(status):
             mode = f"mode {stat.S_IMODE(status.st_mode):o}"
             raise DefinitionError(
                 f"is not read by root: others than root can write {name} ({mode})", file=str(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,9 @@ _EVENTS = (
 )
 
 
+_LEADS_S = 5.0  # from look to look at where links lead to, whatever is found meanwhile
+
+
 def list_path(paths: Paths, check: CheckId) -> Path:
     """The baseline of *check*."""
     return paths.baseline_d / f"{check.subsystem}_{check.name}.list"
@@ -69,6 +73,11 @@ class Baselined(Check, Generic[E, T]):
     @abstractmethod
     def entry(fields: Sequence[str], /) -> E:
         """The entry of a line's fields. Raises ValueError with a reason."""
+
+    @staticmethod
+    def led(entry: E, /) -> E:
+        """*entry* with what the links in it lead to now."""
+        return entry
 
     @abstractmethod
     async def survey(self, host: Host) -> list[T]:
@@ -140,7 +149,8 @@ class Expected(Generic[E]):
         self._host = host
         self._report = report
         self._check = check.id
-        self._entry = check.entry
+        self._entry, self._led = check.entry, check.led
+        self._led_at = 0.0
         self._inline = inline
         self._path = list_path(host.paths, check.id)
         self._watch: inotify.Watch | None = None
@@ -173,7 +183,20 @@ class Expected(Generic[E]):
         self._stale, self._known = False, True
         listing = baseline.parse(data or b"", self._path.name, self._entry)
         self._tell(listing)
-        before, self.entries = self.entries, self._inline + listing.entries
+        before, self.entries = self.entries, tuple(map(self._led, self._inline + listing.entries))
+        self._led_at = time.monotonic()
+        return self.entries != before
+
+    def follow_links(self) -> bool:
+        """
+        Whether links in the entries lead elsewhere by now, as :attr:`entries` has it then.
+
+        For what is about to be a finding; nothing is looked at twice within some seconds.
+        """
+        if time.monotonic() < self._led_at + _LEADS_S:
+            return False
+        self._led_at = time.monotonic()
+        before, self.entries = self.entries, tuple(map(self._led, self.entries))
         return self.entries != before
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ The kernel has no event for a new listener: PORTS_INTERVAL is the latency, and a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -62,6 +63,10 @@ class PortsCheck(Baselined[Entry, Port]):
 
     entry = staticmethod(Entry.parse)
 
+    @staticmethod
+    def led(entry: Entry, /) -> Entry:
+        return entry.leading(os.path.realpath)
+
     async def survey(self, host: Host) -> list[Port]:
         ports = self._open(host)
         try:
@@ -91,6 +96,8 @@ class PortsCheck(Baselined[Entry, Port]):
                     listeners = ports.look(wanted, again=look_again)
                     if listeners is not None:
                         unexpected = portlist.ports(listeners, expected.entries)[1]
+                        if unexpected and expected.follow_links():
+                            unexpected = portlist.ports(listeners, expected.entries)[1]
                         look_again = False
                         found = observations(unexpected, host.procfs, level)
                         await findings.look(found, "The port is not open any more, or is expected now")

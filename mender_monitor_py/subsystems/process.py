@@ -9,6 +9,7 @@ is made every two seconds, and is all there is.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 
@@ -26,11 +27,9 @@ from mender_monitor_py.proclist import (
     Entry,
     Facts,
     Image,
-    Programs,
     begins_entry,
     file_of,
     is_loader,
-    listed,
 )
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition, Field, Report
@@ -39,12 +38,12 @@ from mender_monitor_py.subsystems.fields import choice, choices, count, interval
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.processfindings import describe, hidden_process, unexpected, unnamed
 from mender_monitor_py.subsystems.processsurvey import INSTALLED, RUNNING, installed, running
+from mender_monitor_py.subsystems.processverdicts import Verdicts
 
 POLLED_S = 2.0  # from look to look without events
 GAP_S = 0.5  # at least, from look to look
 SUMMARY_S = 2.0  # a burst of findings is summed up after this long
 OPEN_S = 0.01  # from a file's opening to its execution, where nothing tells the latter
-_MAX_VERDICTS = 4096
 _MAX_TOLD = 1000
 _MAX_LATER = 4096  # a flood of them is no way to remain unseen: further ones are findings without asking
 
@@ -91,6 +90,10 @@ class ProcessCheck(Baselined[Entry, Image]):
         self._expiration: float = definition.value(_EXPIRATION)
 
     entry = staticmethod(Entry.parse)
+
+    @staticmethod
+    def led(entry: Entry, /) -> Entry:
+        return entry.leading(os.path.realpath)
 
     @property
     def expires_after(self) -> float | None:
@@ -142,8 +145,7 @@ class _Watch:
         self._findings = Findings(
             report, check.max_alerts, "Many unexpected processes", check.id.name, self._level, events=True
         )
-        self._programs: Programs | None = None
-        self._verdicts: dict[Image, bool | None] = {}
+        self._verdicts = Verdicts(self._expected, deny=check.deny)
         self._later: list[tuple[Image, int, Facts]] = []
         self._running = RunningImages(host.procfs, self._images)
         self._ends: set[int] = set()  # processes whose end is worth a look
@@ -187,15 +189,14 @@ class _Watch:
         try:
             changed = self._expected.refresh()
         except UnknownError:
-            self._programs = None
+            self._verdicts.end()
             raise
-        if not changed and self._programs is not None:
+        if not changed and self._verdicts.known:
             return
-        self._programs = Programs(self._expected.entries)
-        self._verdicts.clear()
+        self._verdicts.begin()
         self._look_due = True
         for label, image in list(self._told.items()):
-            if self._verdict(image) is False:
+            if self._verdicts.of(image) is False:
                 del self._told[label]
                 if self._report.is_bad(label):
                     self._report.observe(unexpected(label, ["It is expected now"], level=OK))
@@ -223,7 +224,7 @@ class _Watch:
         self._look_soon()
 
     def _executed(self, executions: list[Execution]) -> None:
-        if self._programs is None:
+        if not self._verdicts.known:
             return  # there is no list
         for execution in executions:
             programs = [group for group in execution.programs if not is_loader(group[-1].path)]
@@ -250,16 +251,13 @@ class _Watch:
         for group in execution.programs:
             # A loader was executed itself, or is all that is left of a program without a file. A glob that
             # covers the folder of the libraries is not meant for that.
-            if self._check.deny or not is_loader(group[-1].path) or self._lists(group[-1].path):
+            if self._check.deny or not is_loader(group[-1].path) or self._verdicts.lists(group[-1].path):
                 missing -= 1
         if missing > 0 and not self._host.installs(execution.pid):
             self._unnamed += missing
             birth = self._events.born.get(execution.pid)
             who = self._procfs.describe(birth.parent) if birth else None
             self._see(unnamed(self._unnamed, execution.pid, who, self._check.id.name, self._level))
-
-    def _lists(self, executable: str) -> bool:
-        return self._programs is not None and self._programs.has(executable)
 
     def _look_soon(self) -> None:
         self._look_due = True
@@ -279,7 +277,7 @@ class _Watch:
     # Judging
 
     def _judge(self, image: Image, pid: int) -> None:
-        verdict = self._verdict(image)
+        verdict = self._verdicts.of(image)
         if verdict is False or self._host.installs(pid):
             return
         if (verdict is None or self._host.installing) and len(self._later) < _MAX_LATER:
@@ -288,28 +286,15 @@ class _Watch:
         else:
             self._see(self._unexpected(image, pid))
 
-    def _verdict(self, image: Image) -> bool | None:
-        """Whether *image* is a finding; None: the conditions of its entries decide."""
-        if image not in self._verdicts:
-            assert self._programs is not None
-            if len(self._verdicts) >= _MAX_VERDICTS:
-                self._verdicts.clear()
-            on_list = listed(self._programs.about(image))
-            self._verdicts[image] = bool(image.odd) or (
-                None if on_list is None else on_list == self._check.deny
-            )
-        return self._verdicts[image]
-
     async def _judge_later(self) -> None:
         waiting, self._later = self._later, []
         for image, pid, facts in waiting:
-            verdict = self._verdict(image) or await self._conditions_tell(image, pid, facts)
+            verdict = self._verdicts.of(image) or await self._conditions_tell(image, pid, facts)
             if verdict and not await self._host.brings(file_of(image), pid, self._images.digest):
                 self._see(self._unexpected(image, pid))
 
     async def _conditions_tell(self, image: Image, pid: int, facts: Facts) -> bool:
-        assert self._programs is not None
-        entries = self._programs.about(image)
+        entries = self._verdicts.about(image)
         if any(entry.sha256 for entry in entries):
             facts = facts._replace(sha256=await asyncio.to_thread(self._images.digest, image.executable, pid))
         return any(entry.holds(facts) for entry in entries) == self._check.deny
@@ -345,7 +330,7 @@ class _Watch:
             except PermissionError:
                 denied += 1
                 continue
-            verdict = self._verdict(image) if image is not None else False
+            verdict = self._verdicts.of(image) if image is not None else False
             if image is not None and verdict is None:
                 verdict = await self._conditions_tell(image, pid, self._images.facts(pid))
             if image is not None and verdict:

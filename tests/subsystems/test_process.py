@@ -34,7 +34,7 @@ from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.host.scanner import Scanner
 from mender_monitor_py.model import CRITICAL, OK, Alert, CheckId
 from mender_monitor_py.settings import Settings
-from mender_monitor_py.subsystems import process
+from mender_monitor_py.subsystems import expected, process
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.process import ProcessCheck
 from tests.fakes.judging import JudgingReport
@@ -93,6 +93,18 @@ def check(folder: Path, **values: str) -> ProcessCheck:
     made = ProcessCheck(Definition(CheckId("process", "all"), given), Settings())
     made.interval = float(values.get("PROCESS_INTERVAL", "600"))
     return made
+
+
+def _without_events(monkeypatch: pytest.MonkeyPatch, *, fanotify: bool = False) -> None:
+    async def refused():
+        raise UnknownError("no process connector here")
+
+    def denied(self):
+        raise UnknownError("not permitted")
+
+    monkeypatch.setattr(ProcConnector, "open", refused)
+    if not fanotify:
+        monkeypatch.setattr(ExecOpens, "__init__", denied)
 
 
 @asynccontextmanager
@@ -235,6 +247,48 @@ def test_scripts_are_named_by_their_path(paths, tmp_path):
             assert about(report, script)[0].subject.name == f"/usr/bin/dash {script}"
             await run("/bin/bash", "x.sh", cwd=tmp_path)
             await report.until(lambda: about(report, f"/usr/bin/bash {script}"))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("events", [pytest.param(True, marks=connected), False])
+def test_links_in_a_list_are_followed(paths, tmp_path, monkeypatch, events):
+    """
+    The kernel names a program without links. Where they lead to may change: by an upgrade, as an example.
+    """
+    if not events:
+        _without_events(monkeypatch)
+    one, other = program(tmp_path, "python1"), program(tmp_path, "python2")
+    script, link = tmp_path / "app1.py", tmp_path / "app"
+    script.write_text(f"#!{one} -IS\n{SLEEP}")
+    script.chmod(0o755)
+    link.symlink_to("app1.py")
+    (tmp_path / "python").symlink_to("python1")
+    monkeypatch.setattr(expected, "_LEADS_S", 0.0)
+    monkeypatch.setattr(process, "POLLED_S", 0.2)
+    allowed = f"{tmp_path}/python {link}"
+    ours = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW=allowed, PROCESS_MAX_ALERTS="100000")
+    ours.interval = 0.2
+
+    async def scenario():
+        async with watched(paths, ours) as report:
+
+            async def found_beside(command: list[str | Path], finding: str) -> None:
+                """What is looked for after *command* began is found after it."""
+                with subprocess.Popen(command, stdout=subprocess.DEVNULL) as app, running(finding, SLEEP):
+                    try:
+                        await report.until(lambda: f"{finding} -c" in report.states)
+                    finally:
+                        app.kill()
+
+            await found_beside([link], other)
+            await found_beside([one, "-IS", link], program(tmp_path, "python3"))
+            assert not about(report, script)
+            assert not about(report, link)
+            (tmp_path / "python").unlink()
+            (tmp_path / "python").symlink_to("python2")
+            await found_beside([other, "-IS", script], one)
+            assert not about(report, script)
 
     asyncio.run(scenario())
 
@@ -586,16 +640,7 @@ def test_a_preloaded_library_that_hides_from_ps_does_not_hide_from_us(paths, tmp
 def test_without_the_connector(paths, tmp_path, monkeypatch, fanotify):
     """In a container: fanotify alone sees every program; without it a look at /proc each two seconds does."""
 
-    async def refused():
-        raise UnknownError("no process connector here")
-
-    monkeypatch.setattr(ProcConnector, "open", refused)
-    if not fanotify:
-
-        def denied(self):
-            raise UnknownError("not permitted")
-
-        monkeypatch.setattr(ExecOpens, "__init__", denied)
+    _without_events(monkeypatch, fanotify=fanotify)
     evil = program(tmp_path, "evil")
     monkeypatch.setattr(process, "POLLED_S", 0.5)
 

@@ -164,3 +164,21 @@ def test_many_rows_at_once_are_as_one_after_the_other(before, rows):
     assert b"# ours\n" in made
     assert (made == data) == (expected == data)
     assert made == data or b"# serial: 4\n" in made
+
+
+def test_a_path_matches_what_its_links_lead_to_as_well():
+    led = Glob("/usr/bin/python3").leading(lambda path: f"{path}.11")
+    assert led.matches("/usr/bin/python3")
+    assert led.matches("/usr/bin/python3.11")
+    assert not led.matches("/usr/bin/python3.11.11")
+    assert not led.matches("")
+    assert led.leading(lambda path: f"{path}.12").matches("/usr/bin/python3.12")
+    assert not led.leading(lambda path: path).matches("/usr/bin/python3.11")
+
+
+@pytest.mark.parametrize("text", ["/usr/bin/*", "python3", "elsewhere:/usr/bin/python3", "*", ""])
+def test_what_is_not_one_path_leads_nowhere(text):
+    def real(path: str) -> str:
+        raise AssertionError(path)
+
+    assert Glob(text).leading(real) == Glob(text)

@@ -61,3 +61,26 @@ def test_the_command_line_of_what_it_became_meanwhile_is_not_its_own(images, tmp
     """
     process(tmp_path, 7, "/usr/bin/sudo", "sudo", "-n", "true")
     assert images.script(7, "/usr/bin/bash") is None
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_script_by_a_link_is_the_one_that_it_leads_to(images, tmp_path, runs):
+    """
+    By the events of the kernel it is. A look may find the process first, and find it ended then.
+    """
+    (tmp_path / "real.py").touch()
+    (tmp_path / "link").symlink_to("real.py")
+    process(tmp_path, 7, "/usr/bin/python3", "python3", f"{tmp_path}/link")
+    if runs:
+        (tmp_path / "proc/7/root").symlink_to("/")
+    assert images.script(7, "/usr/bin/python3") == f"{tmp_path}/real.py"
+
+
+def test_a_link_of_another_root_is_no_link_of_ours(images, tmp_path):
+    (tmp_path / "real.py").touch()
+    (tmp_path / "link").symlink_to("real.py")
+    theirs = tmp_path / f"proc/7/root{tmp_path}/link"
+    process(tmp_path, 7, "/usr/bin/python3", "python3", f"{tmp_path}/link")
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    assert images.script(7, "/usr/bin/python3") == f"{tmp_path}/link"
