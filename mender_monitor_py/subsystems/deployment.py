@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,11 +55,8 @@ class DeploymentCheck(Check):
         self.stuck: float = definition.value(_STUCK)
 
     async def run(self, host: Host, report: Report) -> None:
-        watch = _Watch(self, host, report)
-        try:
+        with closing(_Watch(self, host, report)) as watch:
             await watch.run()
-        finally:
-            watch.close()
 
 
 class _Watch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mender_monitor_py.baseline import Glob
 from mender_monitor_py.duration import seconds
 
 _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -47,6 +48,23 @@ def size(text: str) -> int:
     if unit not in _SIZES or not (found := count(number)):
         raise ValueError(f"{text[:40]!r} is not a size, as 512K, 20M or 1G")
     return found * _SIZES[unit]
+
+
+def absolute_path(text: str) -> str:
+    """An absolute path, or nothing."""
+    if text and not text.startswith("/"):
+        raise ValueError(f"{text[:80]!r} is not an absolute path")
+    return text
+
+
+def absolute_paths(text: str) -> tuple[str, ...]:
+    """Absolute paths, apart by white space."""
+    return tuple(map(absolute_path, text.split()))
+
+
+def absolute_globs(text: str) -> tuple[Glob, ...]:
+    """Globs of absolute paths, apart by white space."""
+    return tuple(map(Glob, absolute_paths(text)))
 
 
 def interval(text: str) -> int:

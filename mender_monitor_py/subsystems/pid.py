@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from mender_monitor_py.pidwatch import Main, ended_in_order, how_it_ended, lifet
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
 from mender_monitor_py.subsystems.expected import wait
-from mender_monitor_py.subsystems.fields import interval, yes_no
+from mender_monitor_py.subsystems.fields import absolute_path, interval, yes_no
 from mender_monitor_py.unitstate import Unit, unit_name
 
 SETTLE_S = 0.02  # an exit is told by several descriptors, in any order
@@ -36,12 +37,6 @@ SAFETY_S = 60.0  # from look to look while events tell all
 BOOT_S = 180.0  # services come up
 
 _FILE_EVENTS = inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO | inotify.IN_CREATE | inotify.IN_DELETE
-
-
-def _path(text: str) -> str:
-    if text and not text.startswith("/"):
-        raise ValueError(f"{text[:80]!r} is not an absolute path")
-    return text
 
 
 def _pattern(text: str) -> Pattern | None:
@@ -52,8 +47,8 @@ def _unit(text: str) -> str:
     return unit_name(text) if text else ""
 
 
-_EXE = Field("PID_EXE", _path, "the executable of the process")
-_FILE = Field("PID_FILE", _path, "a file with its number")
+_EXE = Field("PID_EXE", absolute_path, "the executable of the process")
+_FILE = Field("PID_FILE", absolute_path, "a file with its number")
 _SERVICE = Field("PID_SERVICE", _unit, "the systemd service whose main process it is")
 _CMDLINE = Field("PID_CMDLINE", _pattern, "a regular expression for its command line")
 _EXPIRATION = Field("PID_EXPIRATION", seconds, "a restart is over after this", default="1h")
@@ -97,13 +92,12 @@ class PidCheck(Check):
         return Path(self.executable or self.file.removesuffix(".pid")).name
 
     async def run(self, host: Host, report: Report) -> None:
-        watch = _Watch(self, host, report)
-        undo = await host.processes.listen(watch)
-        try:
-            await watch.run()
-        finally:
-            undo()
-            watch.close()
+        with closing(_Watch(self, host, report)) as watch:
+            undo = await host.processes.listen(watch)
+            try:
+                await watch.run()
+            finally:
+                undo()
 
 
 @dataclass

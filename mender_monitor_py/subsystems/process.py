@@ -12,6 +12,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 from mender_monitor_py.baseline import inline
 from mender_monitor_py.commandline import printable
@@ -118,13 +119,12 @@ class ProcessCheck(Baselined[Entry, Image]):
         return file_of(thing)
 
     async def run(self, host: Host, report: Report) -> None:
-        watch = _Watch(self, host, report)
-        undo = await host.processes.listen(watch)
-        try:
-            await watch.run()
-        finally:
-            undo()
-            watch.close()
+        with closing(_Watch(self, host, report)) as watch:
+            undo = await host.processes.listen(watch)
+            try:
+                await watch.run()
+            finally:
+                undo()
 
 
 class _Watch:

@@ -14,8 +14,9 @@ import os
 import re
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 
-from mender_monitor_py.baseline import Glob, inline, quote, unquote
+from mender_monitor_py.baseline import inline, quote, unquote
 from mender_monitor_py.commandline import printable
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.host import Host
@@ -40,7 +41,14 @@ from mender_monitor_py.setuidlist import (
 )
 from mender_monitor_py.subsystems.base import Definition, Field, Report
 from mender_monitor_py.subsystems.expected import Baselined, Expected, unread, wait
-from mender_monitor_py.subsystems.fields import choices, count, interval, yes_no
+from mender_monitor_py.subsystems.fields import (
+    absolute_globs,
+    absolute_paths,
+    choices,
+    count,
+    interval,
+    yes_no,
+)
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.pace import Pace
 from mender_monitor_py.subsystems.setuidevents import SetuidEvents
@@ -58,20 +66,8 @@ def _entries(text: str) -> tuple[Entry, ...]:
     return inline(text, Entry.parse, begins_entry)
 
 
-def _paths(text: str) -> tuple[str, ...]:
-    found = tuple(text.split())
-    for path in found:
-        if not path.startswith("/"):
-            raise ValueError(f"{path[:80]!r} is not an absolute path")
-    return found
-
-
-def _globs(text: str) -> tuple[Glob, ...]:
-    return tuple(map(Glob, _paths(text)))
-
-
-_PATHS = Field("SETUID_PATHS", _paths, "where to look", default="/")
-_EXCLUDE = Field("SETUID_EXCLUDE", _globs, "what to leave out: folders, files, globs")
+_PATHS = Field("SETUID_PATHS", absolute_paths, "where to look", default="/")
+_EXCLUDE = Field("SETUID_EXCLUDE", absolute_globs, "what to leave out: folders, files, globs")
 _ALLOW = Field("SETUID_ALLOW", _entries, "entries besides the baseline, as /usr/bin/sudo mode:4755")
 _BITS = Field(
     "SETUID_BITS", choices("suid", "sgid", "caps"), "suid, sgid, caps: file capabilities", "suid sgid caps"
@@ -154,11 +150,8 @@ class SetuidCheck(Baselined[Entry, Found]):
         return (await self.scan(host, [unquote(subject)], read_mounts(), idle=False))[0]
 
     async def run(self, host: Host, report: Report) -> None:
-        watch = _Watch(self, host, report)
-        try:
+        async with aclosing(_Watch(self, host, report)) as watch:
             await watch.run()
-        finally:
-            await watch.aclose()
 
 
 class _Watch:

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from mender_monitor_py import scanschedule, vulntexts
@@ -27,7 +28,7 @@ from mender_monitor_py.paths import Paths
 from mender_monitor_py.scanschedule import Past, Plan, Schedule
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
-from mender_monitor_py.subsystems.fields import choice, count, interval, size, yes_no
+from mender_monitor_py.subsystems.fields import absolute_path, choice, count, interval, size, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.vulnscanmemory import Memory
 from mender_monitor_py.updateprogress import Change, Outcome
@@ -53,12 +54,6 @@ def _command(text: str) -> str:
     return text
 
 
-def _path(text: str) -> str:
-    if text and not text.startswith("/"):
-        raise ValueError(f"{text[:80]!r} is not an absolute path")
-    return text
-
-
 def _pattern(text: str) -> str:
     vulntexts.pattern(text)
     return text
@@ -71,7 +66,7 @@ _COMMAND = Field(
     argument="COMMAND",
 )
 _FORMAT = Field("VULNSCAN_FORMAT", choice(*FORMATS), ", ".join(FORMATS), required=True, argument="FORMAT")
-_REPORT = Field("VULNSCAN_REPORT", _path, f"a file that the scanner writes; of lynis {_LYNIS_REPORT}")
+_REPORT = Field("VULNSCAN_REPORT", absolute_path, f"a file that the scanner writes; of lynis {_LYNIS_REPORT}")
 _PATTERN = Field("VULNSCAN_PATTERN", _pattern, "of lines: a regular expression, maybe with groups")
 _SCHEDULE = Field(
     "VULNSCAN_SCHEDULE", scanschedule.parse, "as daily, Sun 03:00 (systemd.time(7)), or 1d", "1d"
@@ -155,11 +150,8 @@ class VulnscanCheck(Check):
         return f"{scanschedule.fraction(repr(about)):.9f}"
 
     async def run(self, host: Host, report: Report) -> None:
-        watch = _Watch(self, host, report)
-        try:
+        with closing(_Watch(self, host, report)) as watch:
             await watch.run()
-        finally:
-            watch.close()
 
 
 class _Watch:

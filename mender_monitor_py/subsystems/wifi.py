@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import closing
 
 from mender_monitor_py import nl80211, wifiwatch
 from mender_monitor_py.duration import seconds
@@ -66,11 +67,8 @@ class WifiCheck(Check):
         self.grace: float = definition.value(_GRACE)
 
     async def run(self, host: Host, report: Report) -> None:
-        watch = _Watch(self, host, report)
-        try:
+        with closing(_Watch(self, host, report)) as watch:
             await watch.run()
-        finally:
-            watch.close()
 
 
 class _Watch:
