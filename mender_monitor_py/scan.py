@@ -34,7 +34,7 @@ _LONG_PATH = 4000  # PATH_MAX is 4096
 _HASHED_MOST = 1024**3  # bytes of a set-uid executable: nobody waits for one that is made to take for ever
 _FOUND_MOST = 10_000
 _PROBLEMS_MOST = 10
-_BEING_WRITTEN_S = 0.1
+_BEING_WRITTEN_S, _BEING_WRITTEN_TIMES = 0.1, 3
 _TOLD_EACH = 5000  # files, from one word on the progress to the next
 
 
@@ -186,7 +186,8 @@ def _hashed(path: str, buffer: bytearray, rate: int) -> tuple[Any, ...]:
     """
     Error, SHA-256, link target, inode, device, mode, user, group, size, mtime, ctime; times in nanoseconds.
 
-    The error is empty, ``missing``, ``kind: …`` for what is no file, or why it cannot be read.
+    The error is empty, ``missing``, ``kind: …`` for what is no file, or why it cannot be read. A file that is
+    written to all the time has the state of its last reading: others wait behind it.
     """
     try:
         target = os.readlink(path) if os.path.islink(path) else ""
@@ -196,13 +197,15 @@ def _hashed(path: str, buffer: bytearray, rate: int) -> tuple[Any, ...]:
     except OSError as error:
         return ("missing" if error.strerror and "loop" in error.strerror else f"{error.strerror}",)
     try:
+        attempts = 0
         while True:
+            attempts += 1
             before = _identity(os.fstat(descriptor))
             if not stat.S_ISREG(before[2]):
                 return (f"kind: {_kind(before[2])}",)
             digest = _digest(descriptor, buffer, rate)
             after = _identity(os.fstat(descriptor))
-            if before == after:
+            if before == after or attempts == _BEING_WRITTEN_TIMES:
                 return ("", digest, target, *after[:2], stat.S_IMODE(after[2]), *after[3:])
             os.lseek(descriptor, 0, os.SEEK_SET)
             _pause(_BEING_WRITTEN_S)

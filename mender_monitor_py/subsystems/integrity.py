@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 
 from mender_monitor_py.baseline import Glob, inline, quote, unquote
 from mender_monitor_py.commandline import printable
@@ -36,7 +37,7 @@ from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Definition, Field, Report
 from mender_monitor_py.subsystems.expected import Baselined, Expected, unread, wait
-from mender_monitor_py.subsystems.fields import count, interval, size, yes_no
+from mender_monitor_py.subsystems.fields import absolute_globs, count, interval, size, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.hashing import Lane
 from mender_monitor_py.subsystems.integrityimages import ImageFindings
@@ -46,6 +47,7 @@ RETRY_S = 60.0
 _PERIOD_S = 60.0  # in which INTEGRITY_MAX_ALERTS counts
 _BIG = 64 * 1024 * 1024  # bytes: such a file is read at INTEGRITY_RATE, beside the others
 _AT_ONCE = 100  # files of a pass, until others have their turn
+_RESTLESS = 3  # readings of a file that was another each time right after: what was read counts then
 _CLEARED = "The file is as expected again"
 _EXPECTED = "as expected"
 
@@ -54,14 +56,7 @@ def _entries(text: str) -> tuple[Entry, ...]:
     return inline(text, Entry.parse, begins_entry)
 
 
-def _globs(text: str) -> tuple[Glob, ...]:
-    for path in text.split():
-        if not path.startswith("/"):
-            raise ValueError(f"{path[:80]!r} is not an absolute path")
-    return tuple(map(Glob, text.split()))
-
-
-_FILES = Field("INTEGRITY_FILES", _globs, "what baseline learn takes into the list: paths and globs")
+_FILES = Field("INTEGRITY_FILES", absolute_globs, "what baseline learn takes into the list: paths and globs")
 _ALLOW = Field("INTEGRITY_ALLOW", _entries, "entries besides the baseline, apart by commas")
 _INODE = Field("INTEGRITY_INODE", yes_no, "no: another inode with the same content is none", default="yes")
 _INTERVAL = Field("INTEGRITY_INTERVAL", interval, "time from pass to pass", default="1h")
@@ -128,11 +123,8 @@ class IntegrityCheck(Baselined[Entry, Executable]):
         return _readable(await host.scanner.hash_all([unquote(subject)]))
 
     async def run(self, host: Host, report: Report) -> None:
-        watch = _Watch(self, host, report)
-        try:
+        async with aclosing(_Watch(self, host, report)) as watch:
             await watch.run()
-        finally:
-            await watch.aclose()
 
 
 class _Watch:
@@ -155,6 +147,7 @@ class _Watch:
         self._states = FileStates()
         self._bad: dict[str, Observation] = {}
         self._unread: dict[str, str] = {}
+        self._restless: dict[str, int] = {}
         self._touched_paths: set[str] = set()
         self._pass_at = self._full_at = self._fresh_at = 0.0
         self._complete = False  # all has been read once: what is not bad now is good
@@ -213,7 +206,7 @@ class _Watch:
         self._targets = targets
         self._states.keep(targets)
         self._images.forget()
-        for kept in (self._bad, self._unread):
+        for kept in (self._bad, self._unread, self._restless):
             for path in kept.keys() - targets.keys():
                 del kept[path]
         self._pass_soon()
@@ -270,8 +263,7 @@ class _Watch:
 
     def _looks_right(self, path: str, found: Executable) -> bool:
         """Before anything has been read: whether all but the content is as expected."""
-        expected = self._targets[path]
-        return any(not judge([e._replace(sha256="*")], found, inode=self._check.inode).kind for e in expected)
+        return self._is_expected([e._replace(sha256="*") for e in self._targets[path]], found)
 
     def _read_mounts(self) -> None:
         try:
@@ -285,11 +277,8 @@ class _Watch:
     def _mounts_changed(self) -> None:
         assert self._table is not None
         changed = {mount.path for mount in self._mounts ^ set(self._table.read())}
-        if any(path in self._targets or self._is_above(path) for path in changed):
+        if any(is_below(path, place) for place in changed for path in self._targets):
             self._pass_soon()
-
-    def _is_above(self, folder: str) -> bool:
-        return any(is_below(path, folder) for path in self._targets)
 
     # The verdict
 
@@ -308,11 +297,27 @@ class _Watch:
         elif found.error:
             self._unread[found.path] = found.error
         elif self._states.is_now(found):
+            self._restless.pop(found.path, None)
             self._judge(found.path, self._states.learn(found, self._targets[found.path]))
-        else:  # it was replaced while it was read
-            self._touched_paths.add(found.path)
+        else:
+            self._judge_restless(found)
         if found.path in self._touched_paths or self._bad.get(found.path) is not before:
             self._wake()
+
+    def _judge_restless(self, found: Hashed) -> None:
+        """
+        A file was changed or replaced while it was read, or since: it is read again.
+
+        Who does that again and again does not keep what was read from being a finding. An OK waits for rest.
+        """
+        path = found.path
+        self._touched_paths.add(path)
+        self._restless[path] = times = self._restless.get(path, 0) + 1
+        if times >= _RESTLESS and not self._is_expected(self._targets[path], executable(found)):
+            self._judge(path, executable(found))
+
+    def _is_expected(self, entries: Sequence[Entry], found: Executable) -> bool:
+        return not judge(entries, found, inode=self._check.inode).kind
 
     def _lane_ended(self, reason: str) -> None:
         self._failure = reason or self._failure

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -323,6 +324,50 @@ def test_a_big_file_does_not_delay_the_others(paths, place):
             overwrite(place / "bin/tool2")
             await report.until(lambda: name(place / "bin/tool2", "changed") in report.open)
             assert time.monotonic() - start < 60
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_never_rests_is_told_and_keeps_no_other_waiting(paths, place):
+    """Who changes its times again and again does not keep it, or what else he changed, from being judged."""
+    restless, other, end = place / "bin/tool0", place / "bin/tool2", threading.Event()
+
+    def trouble() -> None:
+        while not end.wait(0.001):
+            os.utime(restless)
+
+    async def scenario():
+        with restless.open("ab") as file:
+            file.truncate(32 * 1024 * 1024)  # no reading of it is faster than the clock of the times
+        one = check(all_of(place))
+        await learned(paths, one)
+        async with watched(paths, one) as report:
+            overwrite(restless)
+            thread = threading.Thread(target=trouble)
+            thread.start()
+            try:
+                await report.until(lambda: report.open == [name(restless, "changed")])
+                overwrite(other)
+                await report.until(lambda: name(other, "changed") in report.open)
+            finally:
+                end.set()
+                thread.join()
+
+    asyncio.run(scenario())
+
+
+def test_lost_events_are_no_loss(paths, place):
+    """inotify(7): when its queue is full the kernel drops events, and says so."""
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+
+    async def scenario():
+        one = check(all_of(place))
+        await learned(paths, one)
+        async with watched(paths, one) as report:
+            for number in range(most // 2 + 10):  # before the loop has its turn
+                (place / f"bin/{number % 2}").touch()
+            overwrite(place / "bin/tool0")
+            await report.until(lambda: report.open == [name(place / "bin/tool0", "changed")])
 
     asyncio.run(scenario())
 
