@@ -238,9 +238,10 @@ class _Watch:
         if pid and path not in self._who and len(self._who) < _MAX_WHO:
             who = self._host.procfs.describe(pid)
             self._who[path] = ["by:", *who.lines()] if who else [f"by pid {pid}, which has ended"]
-        self._pending.add(path)
-        if self._scan is not None:
-            self._during_scan.add(path)
+        # Anybody may set the bit on files of his own: a flood of them is no way to fill the memory.
+        for kept in (self._pending, self._during_scan) if self._scan is not None else (self._pending,):
+            if len(kept) <= _MAX_PENDING:
+                kept.add(path)
         self._wake()
 
     def _scan_soon(self) -> None:
@@ -256,7 +257,10 @@ class _Watch:
         found, _ = await self._check.scan(self._host, paths, self._events.mounts, idle=False)
         for path in [known for known in self._known if any(is_below(known, path) for path in paths)]:
             del self._known[path]
-        self._known.update((one.path, one) for one in found)
+        room = max(MAX_FOUND - len(self._known), 0)
+        self._known.update((one.path, one) for one in found[:room])
+        if len(found) > room:
+            self._scan_soon()  # which counts all of them
         for path in self._who.keys() - self._known.keys():
             del self._who[path]
         if self._scanned:

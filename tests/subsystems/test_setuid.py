@@ -19,6 +19,7 @@ from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import SGID, SUID, exclusion
+from mender_monitor_py.subsystems import setuid
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.setuid import SetuidCheck
 from tests.fakes.judging import JudgingReport
@@ -332,6 +333,32 @@ def test_many_at_once_share_a_summary(paths, place):
                 "55 more findings" in report.last("Many unexpected set-uid executables").details.description
             )
             shutil.rmtree(place / "below")
+            await report.until(lambda: not report.open)
+
+    asyncio.run(scenario())
+
+
+@needs_root
+def test_what_comes_in_bursts_is_bounded_too(paths, place, monkeypatch):
+    """Anybody may make files of his own set-uid, as many as he likes. What is too much is counted by a scan."""
+    monkeypatch.setattr(setuid, "MAX_FOUND", 25)
+    monkeypatch.setattr(setuid, "_RESCAN_S", 0.2)
+    many, burst = "Many unexpected set-uid executables", 10
+
+    async def scenario():
+        async with watched(paths, check(place, SETUID_MAX_ALERTS="5")) as report:
+
+            def told() -> int:
+                summaries = (alert for alert in report.alerts if alert.name == many)
+                return 5 + sum(int(alert.details.description.split()[0]) for alert in summaries)
+
+            for number in range(3):
+                for part in range(burst):
+                    shell(place / f"{number}-{part}", 0o4755)
+                if number < 2:
+                    await report.until(lambda: told() == (number + 1) * burst)  # noqa: B023
+            await report.until(lambda: "of 30 set-uid executables only" in report.notes.get("many", ""))
+            shutil.rmtree(place)
             await report.until(lambda: not report.open)
 
     asyncio.run(scenario())
