@@ -1,6 +1,6 @@
 """The programs on the disk of a device, whether they run or not, and which of them a package brought."""
 
-# ruff: noqa: PTH112, PTH114, PTH116, PTH119, PTH123 - pathlib takes several times as long, and these are thousands of files
+# ruff: noqa: PTH112, PTH114, PTH116, PTH119, PTH208 - pathlib takes several times as long, and these are thousands of files
 
 from __future__ import annotations
 
@@ -37,12 +37,11 @@ def installed(root: Path = Path("/")) -> list[Installed]:
     top = str(root).rstrip("/")
     paths: set[str] = set()
     links: dict[str, set[str]] = {}
-    for path in _files(top, _folders(top)):
-        status = os.lstat(f"{top}{path}")
-        if stat.S_ISLNK(status.st_mode):
+    for path, mode in _files(top, _folders(top)):
+        if stat.S_ISLNK(mode):
             if _BUSYBOX in (target := os.path.realpath(f"{top}{path}")):
                 links.setdefault(target.removeprefix(top), set()).add(os.path.basename(path))
-        elif _is_program(path, status.st_mode):
+        elif _is_program(path, mode):
             paths.add(path)
     elsewhere = (path for path in package_files(root) if not path.startswith(_BELOW))
     paths |= {path for path in elsewhere if _is_there(top, path)}
@@ -57,12 +56,15 @@ def package_files(root: Path = Path("/")) -> set[str]:
     found: set[str] = set()
     real: dict[str, str] = {}
     for book in sorted((root / _DPKG_INFO).glob("*.list")):
-        with open(book, "rb") as file:
-            for line in file.read().splitlines():
-                folder, _, name = os.fsdecode(line).rpartition("/")
-                if folder not in real:
-                    real[folder] = os.path.realpath(f"{top}{folder}").removeprefix(top).rstrip("/")
-                found.add(f"{real[folder]}/{name}")
+        try:
+            lines = book.read_bytes().splitlines()
+        except FileNotFoundError:  # a package was removed meanwhile
+            continue
+        for line in lines:
+            folder, _, name = os.fsdecode(line).rpartition("/")
+            if folder not in real:
+                real[folder] = os.path.realpath(f"{top}{folder}").removeprefix(top).rstrip("/")
+            found.add(f"{real[folder]}/{name}")
     return found
 
 
@@ -73,29 +75,38 @@ def _folders(top: str) -> Iterator[str]:
             yield folder
 
 
-def _files(top: str, folders: Iterable[str]) -> Iterator[str]:
-    """All that is below *folders* on their own file systems, folders aside."""
+def _files(top: str, folders: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """All that is below *folders* on their own file systems, folders aside, with its mode."""
     waiting = [*folders]
     devices = {os.stat(f"{top}{folder}").st_dev for folder in waiting}
     while waiting:
         folder = waiting.pop()
         try:
-            with os.scandir(f"{top}{folder}") as entries:
-                for entry in entries:
-                    path = f"{folder}/{entry.name}"
-                    if not entry.is_dir(follow_symlinks=False):
-                        yield path
-                    elif entry.stat(follow_symlinks=False).st_dev in devices:
-                        waiting.append(path)
+            names = os.listdir(f"{top}{folder}")
         except OSError:
             continue
+        for name in names:
+            path = f"{folder}/{name}"
+            status = _lstat(f"{top}{path}")
+            if status is None:
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                yield path, status.st_mode
+            elif status.st_dev in devices:
+                waiting.append(path)
 
 
 def _is_there(top: str, path: str) -> bool:
+    status = _lstat(f"{top}{path}")
+    return status is not None and _is_program(path, status.st_mode)
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    """The state of *path*; None: it is gone, as the files of editors and package managers are soon."""
     try:
-        return _is_program(path, os.lstat(f"{top}{path}").st_mode)
+        return os.lstat(path)
     except OSError:
-        return False
+        return None
 
 
 def _is_program(path: str, mode: int) -> bool:

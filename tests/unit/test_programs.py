@@ -1,5 +1,8 @@
 """The programs on a disk: a tree as a device has it."""
 
+import shutil
+import threading
+
 from mender_monitor_py.host.programs import Installed, installed, package_files
 from mender_monitor_py.proclist import Image, of_file
 
@@ -37,6 +40,35 @@ def test_programs_and_nothing_else(tmp_path):
         "/usr/local/bin/own",
     ]
     assert "/usr/bin/ls" in package_files(tmp_path)
+
+
+def test_files_that_come_and_go_are_no_reason_to_leave_others(tmp_path):
+    """A list is learned on a device that works: apt, editors, logrotate."""
+    for number in range(50):
+        file(tmp_path, f"usr/bin/steady{number}")
+    file(tmp_path, "var/lib/dpkg/info/x.list", 0o644)
+    end = threading.Event()
+
+    def trouble() -> None:
+        while not end.is_set():
+            for number in range(20):
+                file(tmp_path, f"usr/bin/short{number}")
+                file(tmp_path, f"usr/bin/folder{number}/x")
+                file(tmp_path, f"var/lib/dpkg/info/short{number}.list", 0o644)
+            for number in range(20):
+                (tmp_path / f"usr/bin/short{number}").unlink()
+                shutil.rmtree(tmp_path / f"usr/bin/folder{number}")
+                (tmp_path / f"var/lib/dpkg/info/short{number}.list").unlink()
+
+    thread = threading.Thread(target=trouble)
+    thread.start()
+    try:
+        for _ in range(200):
+            found = [one.path for one in installed(tmp_path) if "steady" in one.path]
+            assert len(found) == 50
+    finally:
+        end.set()
+        thread.join()
 
 
 def test_a_device_without_packages_or_folders(tmp_path):
