@@ -340,7 +340,7 @@ def test_many_at_once_share_a_summary(paths, place):
 
 @needs_root
 def test_what_comes_in_bursts_is_bounded_too(paths, place, monkeypatch):
-    """Anybody may make files of his own set-uid, as many as he likes. What is too much is counted by a scan."""
+    """Anybody may make files of his own set-uid, as many as he likes. Too many are counted by a scan."""
     monkeypatch.setattr(setuid, "MAX_FOUND", 25)
     monkeypatch.setattr(setuid, "_RESCAN_S", 0.2)
     many, burst = "Many unexpected set-uid executables", 10
