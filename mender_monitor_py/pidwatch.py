@@ -11,6 +11,8 @@ import json
 import signal
 from typing import NamedTuple, Self
 
+from mender_monitor_py.signalname import signal_name
+
 # A daemon that puts itself into the background is another process after this long at most.
 DAEMONIZES_S = 10.0
 _TICKS_S = 0.03  # a start time is rounded to a clock tick
@@ -75,11 +77,7 @@ def how_it_ended(status: int | None) -> str:
         return "how it ended is not known"
     number = status & 0x7F
     if number:
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return f"it was ended by {name}" + (", with a core dump" if status & 0x80 else "")
+        return f"it was ended by {signal_name(number)}" + (", with a core dump" if status & 0x80 else "")
     return f"it ended by itself with status {status >> 8}"
 
 

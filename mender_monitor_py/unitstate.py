@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import signal
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from mender_monitor_py.signalname import signal_name
 
 UNIT_PATH = "/org/freedesktop/systemd1/unit/"
 
@@ -139,20 +140,13 @@ def _main_process(facts: Mapping[str, Any]) -> str:
     if code == _EXITED:
         end = f"exited with status {status}"
     elif code in (_KILLED, _DUMPED):
-        end = f"was ended by {_signal_name(status)}" + (" and dumped core" if code == _DUMPED else "")
+        end = f"was ended by {signal_name(status)}" + (" and dumped core" if code == _DUMPED else "")
     else:
         return ""
     began = facts.get("ExecMainStartTimestampMonotonic", 0)
     ended = facts.get("ExecMainExitTimestampMonotonic", 0)
     lasted = f" after {span((ended - began) / 1e6)}" if 0 < began <= ended else ""
     return f"its main process {end}{lasted}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def span(seconds: float) -> str:

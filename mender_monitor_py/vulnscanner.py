@@ -36,6 +36,7 @@ from mender_monitor_py import sarif, vulnreports, vulntexts
 from mender_monitor_py.commandline import shown
 from mender_monitor_py.host.processtree import ProcessTree, become_child, limit, take_orphans
 from mender_monitor_py.host.regularfile import open_regular
+from mender_monitor_py.signalname import signal_name
 from mender_monitor_py.vulnerability import Vulnerability, ignored, merged, relevant
 
 MAX_OUTPUT = 64 * 1024 * 1024
@@ -262,7 +263,7 @@ class Scan:
 
 def _why(status: int) -> str:
     if status < 0:
-        return f"the scanner was ended by signal {signal.Signals(-status).name}"
+        return f"the scanner was ended by {signal_name(-status)}"
     if status == 127:
         return "the scanner is not there (status 127)"
     return f"the scanner ended with status {status}"

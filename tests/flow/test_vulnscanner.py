@@ -109,7 +109,8 @@ def test_it_runs_as_root_has_it_at_idle_priority_with_nothing_of_ours(request_of
     [
         ({"command": "/nowhere/scanner"}, "the scanner is not there (status 127)"),
         ({"command": "echo oops --token=hunter2 >&2; exit 3"}, "the scanner ended with status 3"),
-        ({"command": "kill -SEGV $$"}, "the scanner was ended by signal SIGSEGV"),
+        ({"command": "kill -SEGV $$"}, "the scanner was ended by SIGSEGV"),
+        ({"command": "kill -40 $$"}, "the scanner was ended by signal 40"),
         ({"command": "echo garbage"}, "the report is no debsecan report"),
         ({"command": "head -c 100000 /dev/urandom"}, "the report is no debsecan report"),
         ({"command": "echo '{'", "format": "trivy"}, "the report is no trivy report"),
