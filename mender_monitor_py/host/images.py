@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mender_monitor_py import commandline
 from mender_monitor_py.commandline import is_interpreter
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.regularfile import open_regular
 from mender_monitor_py.host.trusted import real_path
 from mender_monitor_py.proclist import DELETED, ELSEWHERE, Facts, Image, Opened, kernel_thread
 
@@ -99,11 +100,11 @@ class Images:
 
         for candidate in (f"{self._procfs.path}/{pid}/exe", path):
             try:
-                descriptor = os.open(candidate, os.O_RDONLY | os.O_CLOEXEC)
+                file = open_regular(candidate)
             except OSError:
                 continue
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
+            with file:
+                status = os.fstat(file.fileno())
                 key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
                 if key not in self._digests:
                     if len(self._digests) >= _MAX_KEPT:

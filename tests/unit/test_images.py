@@ -1,5 +1,6 @@
 """Images: which path and which script a process counts by."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,12 @@ def test_a_link_of_another_root_is_no_link_of_ours(images, tmp_path):
     theirs.parent.mkdir(parents=True)
     theirs.touch()
     assert images.script(7, "/usr/bin/python3") == f"{tmp_path}/link"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+def test_what_was_put_in_the_place_of_an_executable_is_not_waited_for(images, tmp_path, make):
+    """
+    The process that ran it is gone, and whoever may write there has put something else there.
+    """
+    make(tmp_path / "app")
+    assert images.digest(str(tmp_path / "app"), 7) == ""
