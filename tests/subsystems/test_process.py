@@ -24,7 +24,7 @@ import pytest
 
 from mender_monitor_py import scan
 from mender_monitor_py.errors import UnknownError
-from mender_monitor_py.host import processevents
+from mender_monitor_py.host import processevents, procconnector
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.host import Host
@@ -189,6 +189,62 @@ def test_lost_events_are_noticed(tmp_path):
             connector.close()
 
     asyncio.run(scenario())
+
+
+@connected
+def test_lost_events_bring_a_look_and_are_counted(paths, tmp_path, monkeypatch):
+    """
+    The check does not get its turn while many processes start: what was missed is found where it still runs.
+    """
+    evil = program(tmp_path, "evil")
+    monkeypatch.setattr(procconnector, "BUFFER", 4096)
+    monkeypatch.setattr(ExecOpens, "read", lambda self: [])
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            flood = [sys.executable, "-c", SPAWNER, "/bin/true", "50"]
+            subprocess.run(flood, capture_output=True, check=True)
+            with running(evil, SLEEP):
+                subprocess.run(flood, capture_output=True, check=True)
+                for cpu in os.sched_getaffinity(0):  # each counts its own
+                    await run("taskset", "-c", str(cpu), "true")
+                await report.until(lambda: about(report, evil))
+                await report.until(lambda: "events were lost" in report.notes["lost"])
+
+    asyncio.run(scenario())
+
+
+def test_processes_that_end_while_they_are_looked_at(paths, tmp_path):
+    """
+    Each moment of a look, and of a description, is one in which some of them end.
+    """
+    end = threading.Event()
+
+    def trouble() -> None:
+        while not end.is_set():
+            subprocess.run([sys.executable, "-c", SPAWNER, "/bin/true", "20"], capture_output=True, check=True)
+
+    async def scenario():
+        one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/none", PROCESS_MAX_ALERTS="100000")
+        async with watched(paths, one) as report:
+            await report.until(lambda: about(report, "/usr/bin/true"))
+            host = Host(paths, Clock())
+            for _ in range(30):
+                await one.survey(host)
+                for pid in host.procfs.pids():
+                    who = host.procfs.describe(pid)
+                    assert who is None or who.user
+            await host.aclose()
+
+    threads = [threading.Thread(target=trouble) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        asyncio.run(scenario())
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_program_that_is_not_expected(paths, tmp_path):
@@ -686,6 +742,8 @@ def test_what_is_learned_is_expected(paths, tmp_path):
             one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="")
             rows = [image.row for image in await one.survey(Host(paths, Clock()))]
             assert evil in rows
+
+    asyncio.run(scenario())
 
 
 def test_what_the_monitor_itself_starts_is_learned(paths, tmp_path):
