@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +54,14 @@ class Device:
     def tool(self, number: int) -> Path:
         return self.tools / f"tool{number}"
 
-    def start(self, *words: str | Path) -> subprocess.Popen[str]:
+    def start(self, *words: str | Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*PROGRAM, "baseline", *map(str, words)],
             env={**os.environ, "MENDER_MONITOR_ROOT": str(self.paths.root)},
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
 
@@ -231,6 +233,35 @@ def test_what_cannot_be_done_is_one_line(device, words, reason):
     told = device.ctl(*words, status=1)
     assert reason in told
     assert told.count("\n") == 1
+
+
+def test_a_long_learn_reads_on_all_processors_at_idle_priority_and_shows_how_far_it_is(device):
+    """The processes are those of a learn that takes seconds; the terminal that of the person before it."""
+    for number in range(4):
+        with device.tool(number).open("ab") as big:
+            big.truncate(4 * 1024**3)  # sparse
+    ours, theirs = os.openpty()
+    with device.start("learn", "integrity", "core", stderr=theirs) as process:
+        os.close(theirs)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wanted = {os.SCHED_IDLE: len(os.sched_getaffinity(0))}
+        until(lambda: Counter(map(os.sched_getscheduler, map(int, children.read_text().split()))) == wanted)
+        for number in range(4):
+            os.truncate(device.tool(number), 100)
+        assert process.wait(60) == 0
+        assert process.stdout is not None
+        assert "4 entries" in process.stdout.read()
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert "\r\x1b[K4 of 4 files" in shown
+    assert shown.endswith("\r\x1b[K")  # what is printed then stands alone
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)  # another process cannot be awaited
 
 
 def test_a_learn_that_is_killed_leaves_the_old_list(device):

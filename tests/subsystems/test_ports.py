@@ -146,6 +146,23 @@ def test_a_listed_port_is_a_finding_when_another_executable_holds_it(paths, atta
     in_network(scenario)
 
 
+def test_processes_that_share_a_port_are_one_finding(paths, attacker):
+    """SO_REUSEPORT: the same program twice, each with a socket of its own."""
+
+    async def scenario():
+        async with watched(paths, check()) as report:
+            with running(attacker, LISTEN, "tcp", "0.0.0.0", "4444", "twice") as first:
+                await report.until(lambda: report.alerts)
+                with running(attacker, LISTEN, "tcp", "0.0.0.0", "4444", "twice"):
+                    await looks(report)
+                    os.killpg(first.pid, signal.SIGKILL)
+                    await looks(report)
+                    assert [alert.level for alert in report.alerts] == [CRITICAL]
+            await report.until(lambda: not report.open)
+
+    in_network(scenario)
+
+
 FORK = """
 import os, socket, time
 s = socket.socket(); s.bind(("0.0.0.0", 4444)); s.listen()

@@ -339,6 +339,22 @@ def test_many_at_once_share_a_summary(paths, place):
 
 
 @needs_root
+@pytest.mark.parametrize(("bits", "expected"), [("suid", 0), ("sgid", 1), ("caps", 2), ("suid sgid caps", 3)])
+def test_what_counts_is_chosen_by_its_bits(paths, place, bits, expected):
+    async def scenario():
+        async with watched(paths, check(place, SETUID_BITS=bits)) as report:
+            made = [shell(place / "suid", 0o4755), shell(place / "sgid", 0o2755), shell(place / "caps")]
+            subprocess.run(["setcap", "cap_net_raw+ep", made[2]], check=True)
+            last = shell(place / "last", 0o6755)
+            subprocess.run(["setcap", "cap_net_raw+ep", last], check=True)
+            last.chmod(0o6755)
+            wanted = made if expected == 3 else [made[expected]]
+            await report.until(lambda: sorted(report.open) == sorted(name(path) for path in [*wanted, last]))
+
+    asyncio.run(scenario())
+
+
+@needs_root
 def test_what_comes_in_bursts_is_bounded_too(paths, place, monkeypatch):
     """Anybody may make files of his own set-uid, as many as he likes. Too many are counted by a scan."""
     monkeypatch.setattr(setuid, "MAX_FOUND", 25)
