@@ -24,7 +24,7 @@ import pytest
 
 from mender_monitor_py import scan
 from mender_monitor_py.errors import UnknownError
-from mender_monitor_py.host import processevents, procconnector
+from mender_monitor_py.host import procconnector, processevents
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.host import Host
@@ -222,7 +222,9 @@ def test_processes_that_end_while_they_are_looked_at(paths, tmp_path):
 
     def trouble() -> None:
         while not end.is_set():
-            subprocess.run([sys.executable, "-c", SPAWNER, "/bin/true", "20"], capture_output=True, check=True)
+            subprocess.run(
+                [sys.executable, "-c", SPAWNER, "/bin/true", "20"], capture_output=True, check=True
+            )
 
     async def scenario():
         one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/none", PROCESS_MAX_ALERTS="100000")
