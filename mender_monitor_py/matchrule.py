@@ -156,7 +156,7 @@ def _known(name: str, value: str) -> str:
         "member": _named(_MEMBER, value),
         "path": bool(_PATH.fullmatch(value)),
         "path_namespace": bool(_PATH.fullmatch(value)),
-        "arg0namespace": _named(_NAMESPACE, value),
+        "arg0namespace": _named(_UNIQUE, value) or _named(_NAMESPACE, value),
         "eavesdrop": value in ("true", "false"),
     }.get(name)
     if valid is None:

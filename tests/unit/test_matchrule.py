@@ -66,6 +66,8 @@ ACCEPTED = [
     "arg63='x',arg1path='/a/',arg2path='not a path'",
     "arg00='x'",
     "arg0namespace='org'",
+    "arg0namespace=':1.4'",
+    "arg0namespace=':'",
     "path_namespace='/'",
     "path='/',sender=':1.5',destination='a.b-c._d'",
     "eavesdrop='true',member='M_1'",
