@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +51,8 @@ _FOLDER_EVENTS = (
     | inotify.IN_MOVE_SELF
 )
 GATHER_S = 0.05
-# A write to the outbox is told before it counts: the disk has to have it first, and may be slow.
-OUTBOX_S = (GATHER_S, 1.0, 10.0)
+# A look that fails closes the outbox, which is an event like that of another program.
+OUTBOX_RETRY_S = 10.0
 STATUS_S = 0.05
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class Daemon:
         self._host = Host(paths, self._clock)
         self._started = self._clock.now()
         self._later: dict[Callable[[], None], asyncio.TimerHandle] = {}
-        self._outbox_looks = {wait: partial(self._look_at_outbox) for wait in OUTBOX_S}
+        self._outbox_wait = GATHER_S
         self._ended = asyncio.Event()
         self._watches: list[inotify.Watch] = []
         self._jobs: set[asyncio.Task[None]] = set()
@@ -202,17 +201,21 @@ class Daemon:
             self._watches.append(watch)
 
     def _watch_outbox(self) -> None:
-        """Other processes add alerts too."""
+        """
+        Other programs add alerts too, and close the outbox when they have.
+
+        The event of their write is too early for a look: SQLite lets others see it when it is synced to the
+        disk, by the index in shared memory (sqlite.org/walformat.html), of which there is no event.
+        """
         folder = self._paths.outbox.parent
         try:
-            self._host.inotify.watch(_existing(folder), inotify.IN_MODIFY, self._outbox_changed)
+            self._host.inotify.watch(_existing(folder), inotify.IN_CLOSE_WRITE, self._outbox_closed)
         except OSError as error:
             log.error("%s is not watched, alerts of scripts wait for the next interval: %s", folder, error)
 
-    def _outbox_changed(self, event: inotify.Event) -> None:
+    def _outbox_closed(self, event: inotify.Event) -> None:
         if event.name == f"{self._paths.outbox.name}-wal":
-            for wait, look in self._outbox_looks.items():
-                self._soon(look, wait)
+            self._soon(self._look_at_outbox, self._outbox_wait)
 
     def _look_at_outbox(self) -> None:
         self._sender.wake()
@@ -224,7 +227,9 @@ class Daemon:
             silences = silence.active(self._outbox, now)
         except MonitorError as error:
             log.error("%s", error)
+            self._outbox_wait = OUTBOX_RETRY_S
             return
+        self._outbox_wait = GATHER_S
         until = {check: now.boottime + one.left for check, one in silences.checks.items()}
         everything = now.boottime + silences.everything.left if silences.everything else 0.0
         self._recorder.set_quiet(Quiet(until, everything, self._holding.held))

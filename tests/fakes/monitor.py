@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,6 +90,12 @@ class Monitor:
     def states(self) -> dict[str, str]:
         """The state of each check, by subsystem and name."""
         return {f"{c['subsystem']} {c['name']}": c["state"] for c in self.status().get("checks", [])}
+
+    @contextmanager
+    def another_program(self) -> Iterator[Outbox]:
+        """The outbox as other programs have it: opened, written to, closed."""
+        with closing(Outbox(self.paths.outbox, Limits(), Clock())) as outbox:
+            yield outbox
 
     def alerts(self) -> list[tuple[str, str]]:
         """Level and name of what is stored."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,7 +184,8 @@ def test_a_silent_check_tells_later_what_is_still_so(paths, private_bus):
     """
 
     async def story(monitor: Monitor, systemd: FakeSystemd) -> None:
-        silence.begin(monitor.outbox, CheckId("service", "cron"), 3600, "disk", Clock().now())
+        with monitor.another_program() as outbox:
+            silence.begin(outbox, CheckId("service", "cron"), 3600, "disk", Clock().now())
         systemd.add("ssh.service")
         monitor.enable("service", "ssh", SERVICE_NAME="ssh")
         await monitor.until_state("service ssh", OK)
@@ -191,9 +193,11 @@ def test_a_silent_check_tells_later_what_is_still_so(paths, private_bus):
             await systemd.change("cron.service", state)
             await monitor.until_state("service cron", OK if state == "active" else CRITICAL)
         assert monitor.alerts() == []
-        silence.end(monitor.outbox, CheckId("service", "cron"))
+        with monitor.another_program() as outbox:
+            silence.end(outbox, CheckId("service", "cron"))
         await monitor.until_alerts((CRITICAL, NOT_RUNNING))
-        silence.begin(monitor.outbox, CheckId("service", "cron"), 2, "disk", Clock().now())
+        with monitor.another_program() as outbox:
+            silence.begin(outbox, CheckId("service", "cron"), 2, "disk", Clock().now())
         await systemd.change("ssh.service", "inactive")
         await monitor.until(lambda: len(monitor.alerts()) == 2)
         await systemd.change("cron.service", "active")
@@ -203,6 +207,31 @@ def test_a_silent_check_tells_later_what_is_still_so(paths, private_bus):
     watch(paths, private_bus, story)
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_a_slow_disk_keeps_nothing_from_the_daemon(paths, private_bus):
+    """
+    What another program writes counts when the disk has it, long after the kernel told of the write.
+    """
+
+    async def story(monitor: Monitor, systemd: FakeSystemd) -> None:
+        with monitor.another_program() as outbox:
+            silence.begin(outbox, CheckId("service", "cron"), 3600, "disk", Clock().now())
+        async with monitor:
+            await monitor.until_state("service cron", OK)
+            await systemd.change("cron.service", "inactive")
+            await monitor.until_state("service cron", CRITICAL)
+            assert monitor.alerts() == []
+            slow = ["strace", "-f", "-o", "/dev/null", "-e", "inject=fsync,fdatasync:delay_enter=300000"]
+            ctl = [sys.executable, "-c", "from mender_monitor_py.ctl import main; main()"]
+            command = [*slow, *ctl, "unsilence", "service", "cron"]
+            done = await asyncio.to_thread(subprocess.run, command, cwd=PROJECT, timeout=60, check=False)
+            assert done.returncode == 0
+            async with asyncio.timeout(10):
+                await monitor.until_alerts((CRITICAL, NOT_RUNNING))
+
+    watch(paths, private_bus, story, start=False)
+
+
 def test_silence_for_all_counts_for_checks_that_are_made_meanwhile(paths, private_bus):
     """
     Under a silence for everything nothing is told, of a new check either, over a restart of the daemon; what
@@ -210,7 +239,8 @@ def test_silence_for_all_counts_for_checks_that_are_made_meanwhile(paths, privat
     """
 
     async def story(monitor: Monitor, systemd: FakeSystemd) -> None:
-        silence.begin(monitor.outbox, None, 3600, "move", Clock().now())
+        with monitor.another_program() as outbox:
+            silence.begin(outbox, None, 3600, "move", Clock().now())
         systemd.add("ssh.service")
         monitor.enable("service", "ssh", SERVICE_NAME="ssh")
         await monitor.until_state("service ssh", OK)
@@ -221,7 +251,8 @@ def test_silence_for_all_counts_for_checks_that_are_made_meanwhile(paths, privat
         async with monitor:
             await monitor.until_state("service ssh", CRITICAL)
             assert monitor.alerts() == []
-            silence.end_all(monitor.outbox)
+            with monitor.another_program() as outbox:
+                silence.end_all(outbox)
             await monitor.until_alerts((CRITICAL, "Service ssh not running"))
             told = monitor.outbox.records()[0]
             assert told.at.wall <= began
