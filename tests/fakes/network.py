@@ -66,6 +66,25 @@ def running(executable: str, code: str, *arguments: str) -> Iterator[Running]:
         process.stdout.close()
 
 
+# Debian's, by their real paths: nc is a link to a link to one of them.
+NETCAT, TRADITIONAL = "/usr/bin/nc.openbsd", "/usr/bin/nc.traditional"
+_TABLES = [Path("/proc/thread-self/net", name) for name in ("tcp", "tcp6", "udp", "udp6")]
+
+
+@contextmanager
+def netcat(port: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """*command*, a netcat of whatever name, runs: it has *port*, of whatever protocol; ended afterwards."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        while not any(f":{port:04X} " in table.read_text() for table in _TABLES):
+            assert process.poll() is None, f"{command} has ended"
+            time.sleep(0.01)  # the kernel tells nobody of a port
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 LISTEN = """
 import socket, sys, time
 protocol, address, port, *options = sys.argv[1:]
@@ -76,8 +95,6 @@ for _ in range(2 if "twice" in options else 1):
     s = socket.socket(family, kind)
     if "twice" in options:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if "only6" in options:
-        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     s.bind((address, int(port)))
     if protocol == "tcp":
         s.listen()

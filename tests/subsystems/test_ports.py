@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.ports import PortsCheck
 from tests.fakes.judging import JudgingReport
-from tests.fakes.network import LISTEN, in_own_network, program, running
+from tests.fakes.network import LISTEN, NETCAT, TRADITIONAL, in_own_network, netcat, program, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 CHECK = CheckId("ports", "external")
@@ -69,58 +69,122 @@ async def looks(report: JudgingReport) -> None:
     await asyncio.sleep(0.4)
 
 
+async def one_finding(
+    paths, attack: AbstractContextManager[subprocess.Popen[Any]], subject: str, address: str
+) -> str:
+    """*attack* is one finding, with who did it, and one OK when it ends; the finding's description."""
+    port, _, executable = subject.partition(" ")
+    async with watched(paths, check()) as report:
+        with attack as process:
+            await report.until(lambda: report.alerts)
+            alert = report.alerts[0]
+            assert (alert.level, alert.name) == (CRITICAL, f"Unexpected open port {port}")
+            assert alert.subject.name == subject
+            text = str(alert.details.description)
+            assert f"open on {address}\n" in text
+            assert f"pid: {process.pid}\nexecutable: {executable}\n" in text
+            assert "user: root" in text
+            assert f"parent: {os.getpid()} " in text
+        await report.until(lambda: len(report.alerts) > 1)
+        assert (report.alerts[1].level, report.alerts[1].subject.status) == (OK, "closed")
+        await looks(report)
+        assert len(report.alerts) == 2
+    return text
+
+
 @pytest.mark.parametrize(
-    ("arguments", "port", "addresses"),
+    ("command", "port", "address", "executable"),
     [
-        (("tcp", "0.0.0.0", "4444"), "tcp/4444", "0.0.0.0"),
-        (("tcp", "::", "4445"), "tcp/4445", "[::]"),
-        (("tcp", "::", "4446", "only6"), "tcp/4446", "[::]"),
-        (("tcp", "0.0.0.0", "4447", "twice"), "tcp/4447", "0.0.0.0"),
-        (("udp", "0.0.0.0", "514"), "udp/514", "0.0.0.0"),
-        (("tcp", "0.0.0.0", "40000"), "tcp/40000", "0.0.0.0"),
-        (("tcp", "0.0.0.0", "4448", "short"), "tcp/4448", "0.0.0.0"),
+        ("nc -l 0.0.0.0 4441", "tcp/4441", "0.0.0.0", NETCAT),
+        ("nc -4 -l -k 4442", "tcp/4442", "0.0.0.0", NETCAT),
+        ("nc -l :: 4443", "tcp/4443", "[::]", NETCAT),
+        ("nc -6 -l 4444", "tcp/4444", "[::]", NETCAT),
+        ("nc -l 40000", "tcp/40000", "0.0.0.0", NETCAT),
+        ("nc -u -l 0.0.0.0 514", "udp/514", "0.0.0.0", NETCAT),
+        ("nc -u -k -l :: 515", "udp/515", "[::]", NETCAT),
+        ("nc.traditional -l -p 4445", "tcp/4445", "0.0.0.0", TRADITIONAL),
+        ("nc.traditional -u -l -p 516", "udp/516", "0.0.0.0", TRADITIONAL),
     ],
 )
-def test_a_listener_is_one_finding_with_who_did_it_and_an_ok_when_it_ends(
-    paths, attacker, arguments, port, addresses
+def test_netcat_is_one_finding_with_who_did_it_and_an_ok_when_it_ends(
+    paths, command, port, address, executable
 ):
+    """
+    On IPv4, and on both families by one socket. The executable is what the link nc leads to.
+    """
+
     async def scenario():
-        async with watched(paths, check()) as report:
-            with running(attacker, LISTEN, *arguments) as process:
-                await report.until(lambda: report.alerts)
-                alert = report.alerts[0]
-                assert (alert.level, alert.name) == (CRITICAL, f"Unexpected open port {port}")
-                assert alert.subject.name == f"{port} {attacker}"
-                text = alert.details.description
-                assert f"open on {addresses}\n" in text
-                assert f"pid: {process.pid}\nexecutable: {attacker}\n" in text
-                assert "user: root" in text
-                assert f"parent: {os.getpid()} " in text
-            await report.until(lambda: len(report.alerts) > 1)
-            assert (report.alerts[1].level, report.alerts[1].subject.status) == (OK, "closed")
-            await looks(report)
-            assert len(report.alerts) == 2
+        attack = netcat(int(port[4:]), *command.split())
+        text = await one_finding(paths, attack, f"{port} {executable}", address)
+        assert f"command line: {command}\n" in text
 
     in_network(scenario)
 
 
-def test_what_is_no_open_port_is_no_finding(paths, attacker):
+def test_netcats_on_one_family_each_are_one_finding(paths):
+    """
+    One on IPv6 alone, then another one beside it on the same port of IPv4.
+    """
+
+    async def scenario():
+        Path("/proc/sys/net/ipv6/bindv6only").write_text("1\n")  # of this network alone
+        async with watched(paths, check()) as report:
+            with netcat(4444, "nc", "-6", "-l", "4444"):
+                await report.until(lambda: report.alerts)
+                assert report.alerts[0].subject.name == f"tcp/4444 {NETCAT}"
+                assert "open on [::]\n" in report.alerts[0].details.description
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", 4444))
+                with netcat(4444, "nc", "-4", "-l", "4444"):
+                    await looks(report)
+                    socket.create_connection(("127.0.0.1", 4444)).close()
+                await looks(report)
+                assert len(report.alerts) == 1
+            await report.until(lambda: not report.open)
+
+    in_network(scenario)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "port", "address"),
+    [
+        (("tcp", "0.0.0.0", "4447", "twice"), "tcp/4447", "0.0.0.0"),
+        (("udp", "::", "4448", "twice"), "udp/4448", "[::]"),
+        (("tcp", "0.0.0.0", "4449", "short"), "tcp/4449", "0.0.0.0"),
+    ],
+)
+def test_what_netcat_cannot_is_one_finding_too(paths, attacker, arguments, port, address):
+    """
+    Two sockets by SO_REUSEPORT, and one that is closed while its process goes on.
+    """
+
+    async def scenario():
+        await one_finding(paths, running(attacker, LISTEN, *arguments), f"{port} {attacker}", address)
+
+    in_network(scenario)
+
+
+def test_what_is_no_open_port_is_no_finding(paths):
+    """
+    Loopback alone, and UDP as clients have it: connected, or on a port that the kernel chose from theirs.
+    """
+
     async def scenario():
         async with watched(paths, check()) as report:
             with (
-                running(attacker, LISTEN, "tcp", "127.0.0.1", "4444"),
-                running(attacker, LISTEN, "tcp", "::1", "4444"),
-                running(attacker, LISTEN, "udp", "0.0.0.0", "40000"),  # as a client has it
-                socket.socket(type=socket.SOCK_DGRAM) as connected,
+                netcat(4444, "nc", "-l", "127.0.0.1", "4444"),
+                netcat(4445, "nc", "-l", "::1", "4445"),
+                netcat(4446, "nc.traditional", "-l", "-p", "4446", "-s", "127.0.0.1"),
+                netcat(517, "nc", "-u", "-l", "127.0.0.1", "517"),
+                netcat(600, "nc", "-u", "-p", "600", "127.0.0.1", "9"),
+                netcat(40000, "nc", "-u", "-l", "40000"),
             ):
-                connected.bind(("0.0.0.0", 600))
-                connected.connect(("127.0.0.1", 9))
                 await looks(report)
                 assert report.alerts == []
             async with watched(paths, check(PORTS_SCOPE="all", PORTS_PROTOCOLS="tcp")) as all_scope:
                 with (
-                    running(attacker, LISTEN, "tcp", "127.0.0.1", "4445"),
-                    running(attacker, LISTEN, "udp", "0.0.0.0", "514"),
+                    netcat(4445, "nc", "-l", "127.0.0.1", "4445"),
+                    netcat(514, "nc", "-u", "-l", "514"),
                 ):
                     await all_scope.until(lambda: all_scope.alerts)
                     await looks(all_scope)
