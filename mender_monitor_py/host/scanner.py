@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mender_monitor_py.host.child import ask
 from mender_monitor_py.setuidlist import Found
 
-MAX_FOUND = 10_000  # what a scan tells at most; see scan.py
+MAX_FOUND = 10_000  # what a scan tells at most; see setuidscan.py
 
 
 class Scanned(NamedTuple):

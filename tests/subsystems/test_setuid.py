@@ -272,9 +272,11 @@ def test_without_fanotify_the_status_says_so_and_the_folders_of_known_files_are_
 
 
 @needs_root
-def test_folders_that_cannot_be_read_are_counted_and_the_rest_is_found(paths, place):
+@pytest.mark.parametrize("mode", [0, 0o400])  # 0400: the names can be read, the files' states cannot
+def test_folders_that_cannot_be_read_are_counted_and_the_rest_is_found(paths, place, mode):
     async def look() -> None:
-        (place / "below").chmod(0)
+        shell(place / "below/sh", 0o4755)
+        (place / "below").chmod(mode)
         shell(place / "sh", 0o4755)
         async with watched(paths, check(place)) as report:
             await report.until(lambda: report.open == [name(place / "sh")])
