@@ -174,6 +174,32 @@ async def test_a_deleted_check_closes_its_alerts_and_leaves_nothing(tmp_path: Pa
     await run.end()
 
 
+def test_not_knowing_is_warned_of_once_and_tells_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often a check says so, and though the reason changes; it is over with the next look."""
+
+    def warned() -> list[str]:
+        return [text for record in caplog.records if "unknown" in (text := record.getMessage())]
+
+    async def scenario() -> None:
+        run = Run(tmp_path)
+        report = run.recorder.start(CHECK, None)
+        report.observe(PORT)
+        await run.stored()
+        for reason in ("no permission", "no permission", "no such interface"):
+            report.unknown(reason)
+        assert warned() == ["log x: unknown: no permission"]
+        assert run.waiting() == [(CRITICAL, PORT.name)]
+        assert report.is_bad(PORT.key)  # what was found is still to be cleared
+        report.known()
+        report.unknown("no permission")
+        assert len(warned()) == 2
+        await run.end()
+
+    asyncio.run(scenario())
+
+
 @in_loop
 async def test_nothing_is_told_once_the_end_has_begun(tmp_path: Path) -> None:
     """
