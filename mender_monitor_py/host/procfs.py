@@ -138,7 +138,7 @@ class Procfs:
         return os.fsdecode(data.removesuffix(b"\0")).split("\0") if data else []
 
     def user_id(self, pid: int) -> int | None:
-        """The effective user, by the owner of its folder in /proc."""
+        """The effective user; see proc(5), status."""
         found = re.search(rb"^Uid:\t\d+\t(\d+)", self.read(pid, "status") or b"", re.MULTILINE)
         return int(found[1]) if found else None
 
@@ -237,9 +237,14 @@ class Procfs:
             changed = self._passwd.stat().st_mtime
             if changed != self._users[0]:
                 rows = (line.split(":") for line in self._passwd.read_text("utf-8", "replace").splitlines())
-                self._users = changed, {int(row[2]): printable(row[0]) for row in rows if len(row) == 7}
+                users: dict[int, str] = {}
+                for row in rows:
+                    # "+::::::" is no user: it has NIS asked, see nsswitch.conf(5).
+                    if len(row) == 7 and row[2].isdecimal():
+                        users.setdefault(int(row[2]), printable(row[0]))  # as getpwuid(3): the first one
+                self._users = changed, users
         except (OSError, ValueError):
-            return self._users[1]
+            pass
         return self._users[1]
 
 

@@ -104,6 +104,14 @@ def test_all_that_tells_who_did_it(device):
     ]
 
 
+def test_users_are_those_with_a_number_and_of_several_names_the_first_counts(device):
+    """As getpwuid(3) has it; a line may be none of a user, and a second name for root is an old trick."""
+    with (device / "etc/passwd").open("a") as file:
+        file.write("root:x:0:0::/:/bin/sh\ntoor:x:0:0::/:/bin/sh\n+::::::\nx:x:many:0::/:/bin/sh\n")
+    procfs = Procfs(device)
+    assert [procfs.user(uid) for uid in (0, 33, 7)] == ["root", "www-data", "7"]
+
+
 def test_a_process_that_ended_is_none(device):
     procfs = Procfs(device)
     assert sorted(procfs.pids()) == [7, 12]
