@@ -71,7 +71,9 @@ class HiddenProcesses:
         except OSError:  # it ended, or is a thread's number
             return False
         try:
-            return pid not in self._procfs.pids() and not select.select([descriptor], [], [], 0)[0]
+            ended = select.poll()
+            ended.register(descriptor, select.POLLIN)
+            return pid not in self._procfs.pids() and not ended.poll(0)
         finally:
             os.close(descriptor)
 
