@@ -7,12 +7,15 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mender_monitor_py.baseline import Glob, unquote
+from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.scanner import Hashed
 from mender_monitor_py.integritylist import Entry, Executable
+
+MAX_FILES = 50_000  # that globs may mean: a check keeps 1 KiB of each
 
 
 class State(NamedTuple):
@@ -109,14 +112,18 @@ def executable(found: Hashed) -> Executable:
 
 
 def expand(globs: Iterable[Glob]) -> list[str]:
-    """The files that *globs* mean, sorted: regular ones, and links to such."""
+    """
+    The files that *globs* mean, sorted: regular ones, and links to such. ``**`` follows no link to a folder.
+
+    It may take long: not for the event loop. Raises UnknownError for more than MAX_FILES.
+    """
     found: set[str] = set()
     for one in globs:
-        if one.literal is not None:
-            candidates = [one.literal]
-        else:  # the part without a wildcard is found by itself, the rest is compared
-            candidates = [path for path in glob.iglob(_python(one.text), recursive=True) if one.matches(path)]
-        found.update(path for path in candidates if os.path.isfile(path))
+        for path in (one.literal,) if one.literal is not None else filter(one.matches, _candidates(one.text)):
+            if os.path.isfile(path):
+                found.add(path)
+            if len(found) > MAX_FILES:
+                raise UnknownError(f"{one.text} means more than {MAX_FILES:,} files")
     # /bin is /usr/bin on most systems: a file that is found by both names is taken once.
     real = {folder: os.path.realpath(folder) for folder in {path.rpartition("/")[0] for path in found}}
     return sorted(path for path in found if not _is_found_as(path, real, found))
@@ -140,10 +147,19 @@ def _is_found_as(path: str, real: Mapping[str, str], found: Collection[str]) -> 
     return real[folder] != (folder or "/") and f"{real[folder].rstrip('/')}/{name}" in found
 
 
-def _python(pattern: str) -> str:
-    """A glob for Python's module that matches at least what *pattern* does."""
-    parts = ("**" if "**" in part else part for part in pattern.split("/"))
-    return "/".join(unquote(part) if part != "-" else part for part in parts)
+def _candidates(pattern: str) -> Iterator[str]:
+    """At least the paths that *pattern* matches."""
+    # Python's own "**" follows links to folders, round and round where these lead upwards.
+    above, crosses, _ = pattern.partition("**")
+    base = above.rpartition("/")[0] if crosses else pattern
+    parts = (part if part == "-" else unquote(part) for part in base.split("/"))
+    places = glob.iglob("/".join(parts) or "/", include_hidden=True)
+    if not crosses:
+        yield from places
+        return
+    for place in places:
+        for folder, folders, files in os.walk(place):
+            yield from (f"{folder.rstrip('/')}/{name}" for name in (*files, *folders))
 
 
 def _identity(*facts: object) -> int:

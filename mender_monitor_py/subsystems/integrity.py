@@ -162,7 +162,7 @@ class _Watch:
         while True:
             try:
                 if self._expected.refresh() or not self._targets:
-                    self._take_list()
+                    await self._take_list()
                 if self._failure:
                     failure, self._failure = self._failure, ""
                     raise UnknownError(failure)
@@ -195,11 +195,12 @@ class _Watch:
             self._complete = True
         await self._tell()
 
-    def _take_list(self) -> None:
+    async def _take_list(self) -> None:
         """What to look at, from the list. Raises UnknownError when that is nothing."""
         targets: dict[str, list[Entry]] = {}
         for entry in self._expected.entries:
-            for path in [entry.literal] if entry.literal else expand([Glob(entry.path)]) or [entry.path]:
+            paths = [entry.literal] if entry.literal else await asyncio.to_thread(expand, [Glob(entry.path)])
+            for path in paths or [entry.path]:
                 targets.setdefault(path, []).append(entry)
         if not targets:
             raise UnknownError(f"the baseline of {self._check.id} has no entries")
@@ -229,7 +230,7 @@ class _Watch:
     async def _pass(self) -> None:
         """Compare the state of all files with that of their last reading."""
         if any(not entry.literal for entry in self._expected.entries):
-            self._take_list()  # its globs may mean other files now
+            await self._take_list()  # its globs may mean other files now
         self._pass_at = time.monotonic() + self._check.interval
         self._read_mounts()
         self._paths.watch(self._targets)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from mender_monitor_py.baseline import Glob, render
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import filestates
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.filestates import expand
 from mender_monitor_py.host.host import Host
@@ -459,6 +461,23 @@ def test_globs_in_a_list_mean_what_is_there(paths, place):
             assert report.open == [name(place / "bin/tool2", "moved")]
 
     asyncio.run(scenario())
+
+
+def test_two_stars_cross_folders_and_no_links(tmp_path, monkeypatch):
+    """Links that lead upwards are usual (/usr/bin/X11), and would be followed without end."""
+    for path in ("a/x", "a/b/x", "a/b/.c/x", "a/b/y", "d e/x"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    for number in range(4):
+        (tmp_path / f"a/up{number}").symlink_to("..")
+    (tmp_path / "a/link").symlink_to("b/y")
+    found = [os.path.relpath(path, tmp_path) for path in expand([Glob(f"{tmp_path}/**")])]
+    assert found == ["a/b/.c/x", "a/b/x", "a/b/y", "a/link", "a/x", "d e/x"]
+    assert expand([Glob(f"{tmp_path}/?/**/x")]) == [f"{tmp_path}/a/b/.c/x", f"{tmp_path}/a/b/x"]
+    assert expand([Glob(f"{tmp_path}/d\\040e/*")]) == [f"{tmp_path}/d e/x"]
+    monkeypatch.setattr(filestates, "MAX_FILES", 3)
+    with pytest.raises(UnknownError, match=r"\*\* means more than 3 files"):
+        expand([Glob(f"{tmp_path}/**")])
 
 
 def test_two_learns_give_the_same_rows_and_hash_on_all_processors(paths, tmp_path):
