@@ -1,4 +1,4 @@
-"""A check that runs, and has looked once."""
+"""Checks that run, until the end of a block."""
 
 from __future__ import annotations
 
@@ -8,30 +8,60 @@ from contextlib import asynccontextmanager
 
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.subsystems.base import Check
 from tests.fakes.judging import JudgingReport
 
 
 @asynccontextmanager
-async def watched(
-    paths: Paths, check: Check, report: JudgingReport | None = None, *, knows: bool = True
+async def started(
+    paths: Paths,
+    check: Check,
+    report: JudgingReport | None = None,
+    *,
+    clock: Clock | None = None,
+    procfs: Procfs | None = None,
 ) -> AsyncIterator[JudgingReport]:
-    """*check* while it runs: once it *knows* its state, else once it has said anything."""
-    report = report or JudgingReport()
-    host = Host(paths, Clock())
+    """*check* while it runs, on a machine with another *clock* or /proc."""
+    report = report or JudgingReport(expires_after=check.expires_after)
+    host = Host(paths, clock or Clock())
+    if procfs is not None:
+        host._procfs = procfs
     task = asyncio.get_running_loop().create_task(check.run(host, report))
     try:
-        await report.until(
-            lambda: (
-                task.done()
-                or report.reason == ""
-                or (not knows and (report.reason != "starting" or report.notes))
-            )
-        )
         yield report
         assert not task.done(), task.exception()
     finally:
         task.cancel()
         await asyncio.wait([task])
         await host.aclose()
+
+
+@asynccontextmanager
+async def looked(
+    paths: Paths,
+    check: Check,
+    report: JudgingReport | None = None,
+    *,
+    clock: Clock | None = None,
+    procfs: Procfs | None = None,
+) -> AsyncIterator[JudgingReport]:
+    """The same, once it has looked and said whether it knows."""
+    report = report or JudgingReport(expires_after=check.expires_after)
+    report.reason = "starting"
+    async with started(paths, check, report, clock=clock, procfs=procfs):
+        await report.until(lambda: report.reason != "starting")
+        yield report
+
+
+@asynccontextmanager
+async def watched(
+    paths: Paths, check: Check, report: JudgingReport | None = None, *, knows: bool = True
+) -> AsyncIterator[JudgingReport]:
+    """The same, once it *knows* its state, else once it has said anything."""
+    async with started(paths, check, report) as told:
+        await told.until(
+            lambda: told.reason == "" or (not knows and (told.reason != "starting" or told.notes))
+        )
+        yield told

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ import pytest
 from mender_monitor_py.errors import DefinitionError, UnknownError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
-from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procconnector import ProcConnector
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.pidwatch import Main
@@ -27,6 +26,7 @@ from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.pid import PidCheck
 from tests.fakes.fake_systemd import FakeSystemd
 from tests.fakes.judging import JudgingReport
+from tests.fakes.watched import looked as watched
 
 RESTARTED = "Process app restarted"
 NOT_RUNNING = "Process app is not running"
@@ -56,20 +56,6 @@ def started(path: str, *arguments: str):
     finally:
         process.kill()
         process.wait()
-
-
-@asynccontextmanager
-async def watched(paths, one: PidCheck, report: JudgingReport | None = None):
-    report, host = report or JudgingReport(expires_after=one.expires_after), Host(paths, Clock())
-    task = asyncio.get_running_loop().create_task(one.run(host, report))
-    try:
-        await report.until(lambda: report.reason != "starting")
-        yield report
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await host.aclose()
 
 
 def without_events(monkeypatch):

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.ports import PortsCheck
 from tests.fakes.judging import JudgingReport
 from tests.fakes.network import LISTEN, NETCAT, TRADITIONAL, in_own_network, netcat, program, running
+from tests.fakes.watched import looked as watched
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 CHECK = CheckId("ports", "external")
@@ -42,22 +43,6 @@ def check(**values: str) -> PortsCheck:
     made = PortsCheck(Definition(CHECK, {"PORTS_ALLOW": "tcp 1 none /none", **values}), Settings())
     made._interval = 0.05
     return made
-
-
-@asynccontextmanager
-async def watched(paths, one: PortsCheck, report: JudgingReport | None = None):
-    """A running check that has looked once."""
-    report = report or JudgingReport()
-    host = Host(paths, Clock())
-    task = asyncio.get_running_loop().create_task(one.run(host, report))
-    try:
-        await report.until(lambda: report.reason != "starting")
-        yield report
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await host.aclose()
 
 
 def in_network(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.process import ProcessCheck
 from tests.fakes.judging import JudgingReport
 from tests.fakes.network import program, running
+from tests.fakes.watched import looked as watched
 
 CLONE_NEWNS = 0x20000
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
@@ -107,23 +108,14 @@ def _without_events(monkeypatch: pytest.MonkeyPatch, *, fanotify: bool = False) 
         monkeypatch.setattr(ExecOpens, "__init__", denied)
 
 
-@asynccontextmanager
-async def watched(paths, one: ProcessCheck, procfs: Procfs | None = None):
-    report, host = JudgingReport(expires_after=one.expires_after), Host(paths, Clock())
-    host._procfs = procfs
-    task = asyncio.get_running_loop().create_task(one.run(host, report))
-    try:
-        await report.until(lambda: report.reason != "starting")
-        yield report
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await host.aclose()
-
-
 def about(report: JudgingReport, text: str | Path) -> list[Alert]:
     return [alert for alert in report.alerts if str(text) in alert.subject.name]
+
+
+def lasts(report: JudgingReport, label: str) -> bool:
+    """Whether *label* is no event any more: it ends when the process does."""
+    last = report.states[label].last
+    return last is not None and not last.event
 
 
 async def run(*command: str | Path, **options: Any) -> None:
@@ -368,7 +360,7 @@ def test_a_script_that_leaves_the_folder_it_was_named_from(paths, tmp_path):
                     found.stdin.write(b"\n")
                     found.stdin.close()
                     await report.until(lambda: Path(f"/proc/{found.pid}/cwd").readlink() == Path("/"))
-                    await report.until(lambda: not report.states[label].last.event)
+                    await report.until(lambda: lasts(report, label))
                     assert not about(report, f"{evil} /x.py")
                 finally:
                     found.kill()
@@ -424,7 +416,7 @@ def test_a_program_without_a_file_that_is_gone_at_once(paths, tmp_path):
     one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/**, /** *, elsewhere:/**")
 
     async def scenario():
-        async with watched(paths, one, Late()) as report:
+        async with watched(paths, one, procfs=Late()) as report:
             await run(sys.executable, "-c", MEMFD, "/bin/true")
             await report.until(lambda: "Processes that could not be named" in report.open)
 
@@ -497,7 +489,7 @@ def test_a_deleted_executable_and_a_renamed_argv0(paths, tmp_path):
                     text = about(report, evil)[0].details.description
                     assert "its executable was deleted" in text
                     label = f"{evil} (deleted)"  # what has lasted for an interval ends when it ends
-                    await report.until(lambda: not report.states[label].last.event)
+                    await report.until(lambda: lasts(report, label))
                     assert f"pid: {found.pid}\n" in text
                 finally:
                     found.kill()
@@ -642,7 +634,7 @@ def test_a_process_that_the_listing_does_not_show(paths, tmp_path, monkeypatch, 
     async def scenario():
         one, procfs = check(tmp_path), Filtered()
         one.interval = 1
-        async with watched(paths, one, procfs) as report:
+        async with watched(paths, one, procfs=procfs) as report:
             with subprocess.Popen(["sleep", "600"]) as found:
                 try:
                     procfs.hidden = found.pid
@@ -722,7 +714,7 @@ def test_who_may_not_look_does_not_know(paths, tmp_path):
             return [os.getpid()]
 
     async def scenario():
-        async with watched(paths, check(tmp_path), Others()) as report:
+        async with watched(paths, check(tmp_path), procfs=Others()) as report:
             assert "hidepid" in report.reason
 
     asyncio.run(scenario())

@@ -8,8 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +16,15 @@ import pytest
 
 from mender_monitor_py.errors import DefinitionError
 from mender_monitor_py.host.clock import Clock
-from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.tcpcounters import TcpCounters
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Stamp
-from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.traffic import TrafficCheck
 from mender_monitor_py.subsystems.trafficprocesses import is_own_unit
 from tests.fakes.judging import JudgingReport
 from tests.fakes.network import TRANSFER, Neighbour, in_own_network, ip, program, running
+from tests.fakes.watched import looked as watched
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 CHECK = CheckId("traffic", "uplink")
@@ -61,25 +59,6 @@ def check(**values: str) -> TrafficCheck:
     made = TrafficCheck(Definition(CHECK, values), Settings())
     made.interval = 0.05
     return made
-
-
-@asynccontextmanager
-async def watched(
-    paths: Paths, one: TrafficCheck, report: JudgingReport | None = None, clock: Clock | None = None
-) -> AsyncIterator[JudgingReport]:
-    """A running check that has looked once."""
-    report = report or JudgingReport()
-    report.reason = "starting"
-    host = Host(paths, clock or Clock())
-    task = asyncio.get_running_loop().create_task(one.run(host, report))
-    try:
-        await report.until(lambda: report.reason != "starting")
-        yield report
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await host.aclose()
 
 
 def in_network(scenario: Callable[[Neighbour], Coroutine[Any, Any, None]]) -> None:
@@ -368,19 +347,19 @@ def test_the_window_outlives_the_daemon_and_a_clock_jump(paths):
     async def scenario(neighbour: Neighbour) -> None:
         clock, report = MovableClock(), JudgingReport()
         one = {"TRAFFIC_LIMIT": "1200K"}
-        async with watched(paths, check(**one), report, clock):
+        async with watched(paths, check(**one), report, clock=clock):
             await transfer(FOUR, 500 * KIB)
         clock.off = 86_400 * 365
-        async with watched(paths, check(**one), report, clock):
+        async with watched(paths, check(**one), report, clock=clock):
             await looks()
         await transfer(FOUR, 500 * KIB)
         clock.off = -86_400 * 365
-        async with watched(paths, check(**one), report, clock):
+        async with watched(paths, check(**one), report, clock=clock):
             await looks()
             assert report.alerts == []
             await transfer(FOUR, 300 * KIB)
             await report.until(lambda: report.open == [NAME])
-        async with watched(paths, check(**one), report, clock):
+        async with watched(paths, check(**one), report, clock=clock):
             await looks()
             assert len(report.alerts) == 1  # not told again
 
@@ -393,7 +372,7 @@ def test_the_window_outlives_a_reboot(paths, off, counts):
 
     async def scenario(neighbour: Neighbour) -> None:
         clock, report = MovableClock(), JudgingReport()
-        async with watched(paths, check(TRAFFIC_LIMIT="1200K"), report, clock):
+        async with watched(paths, check(TRAFFIC_LIMIT="1200K"), report, clock=clock):
             await transfer(FOUR, 800 * KIB)
         assert '"name":"wwan0"' in report.memory
         clock.reboot("second")
@@ -401,7 +380,7 @@ def test_the_window_outlives_a_reboot(paths, off, counts):
         ip("link delete wwan0")
         neighbour.connect("wwan0")
         await transfer(FOUR, 200 * KIB)  # before the daemon starts
-        async with watched(paths, check(TRAFFIC_LIMIT="1200K"), report, clock):
+        async with watched(paths, check(TRAFFIC_LIMIT="1200K"), report, clock=clock):
             await looks()
             assert report.alerts == []
             await transfer(FOUR, 300 * KIB)

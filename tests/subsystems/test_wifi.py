@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.errors import DefinitionError, UnknownError
 from mender_monitor_py.host import wireless
 from mender_monitor_py.host.clock import Clock
-from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.wireless import Look
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.nl80211 import Family, Network
@@ -28,6 +26,7 @@ from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.wifi import WifiCheck
 from mender_monitor_py.wifisecurity import Security
 from tests.fakes.judging import JudgingReport
+from tests.fakes.watched import started as watched
 
 CHANGED, DISCONNECTED = "Wi-Fi access point changed on wlan0", "Wi-Fi disconnected on wlan0"
 GONE = Look(None, reason="there is no wireless interface wlan0")
@@ -64,19 +63,6 @@ def radio(monkeypatch):
 
 def check(**values: str) -> WifiCheck:
     return WifiCheck(Definition(CheckId("wifi", "wlan0"), values), Settings())
-
-
-@asynccontextmanager
-async def watched(paths, one: WifiCheck, report: JudgingReport, clock: Clock | None = None):
-    host = Host(paths, clock or Clock())
-    task = asyncio.get_running_loop().create_task(one.run(host, report))
-    try:
-        yield report
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await host.aclose()
 
 
 async def looks(radio: Radio, report: JudgingReport) -> None:
@@ -199,7 +185,7 @@ def test_the_grace_begins_with_each_disconnect(paths, radio):
         clock, report = Hands(), JudgingReport()
         one = check(WIFI_REQUIRE="yes", WIFI_GRACE="60")
         radio.shows = on(b"home")
-        async with watched(paths, one, report, clock):
+        async with watched(paths, one, report, clock=clock):
             for _ in range(3):
                 radio.shows = IDLE
                 await looks(radio, report)
