@@ -11,6 +11,7 @@ from pathlib import Path
 from mender_monitor_py import subsystems
 from mender_monitor_py.definition import Parsed, encode, render
 from mender_monitor_py.errors import CatalogError
+from mender_monitor_py.host.durable import replace_file, sync_folder
 from mender_monitor_py.host.shell import ShellFiles
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
@@ -109,7 +110,7 @@ class Catalog:
         try:
             for folder in (self._available, self._enabled):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _write(path, encode(text))
+            replace_file(path, encode(text))
         except OSError as error:
             raise _error(f"{check} cannot be created", error) from error
         return path
@@ -198,41 +199,17 @@ def _require_name(check: CheckId) -> None:
         )
 
 
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(temporary, flags, 0o644), "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
 def _link(link: Path, target: Path) -> None:
     temporary = link.with_name(f".{link.name}.{os.getpid()}.new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
-    _sync(link.parent)
+    sync_folder(link.parent)
 
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def _error(what: str, error: OSError) -> CatalogError:

@@ -14,7 +14,8 @@ from mender_monitor_py.ctl.checks import RAW, of_a_check
 from mender_monitor_py.ctl.lists import Kept, progress
 from mender_monitor_py.ctl.text import counted, one_line, table, without_long_hashes
 from mender_monitor_py.errors import BaselineError
-from mender_monitor_py.host.signedlists import replace, signature_path
+from mender_monitor_py.host.durable import replace_file
+from mender_monitor_py.host.signedlists import signature_path
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -174,7 +175,7 @@ def sign(key: Path, file: Path) -> None:
         raise BaselineError(f"{key}: {error}") from error
     path = signature_path(file)
     try:
-        replace(path, signed)
+        replace_file(path, signed)
     except OSError as error:
         raise BaselineError(f"{path} cannot be written: {error.strerror}") from error
     click.echo(f"{path}: the list of {one_line(listing.check)}, serial {listing.serial}")

@@ -18,6 +18,7 @@ from mender_monitor_py.ctl.text import without_long_hashes
 from mender_monitor_py.errors import BaselineError
 from mender_monitor_py.host import signedlists
 from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.durable import replace_file
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.listtrust import Signed, distrust
@@ -115,7 +116,7 @@ class Kept:
         """Put *data* in the place of the list; a power cut leaves the one or the other."""
         try:
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            signedlists.replace(self.path, data)
+            replace_file(self.path, data)
         except OSError as error:
             advice = "; run it as root" if isinstance(error, PermissionError) else ""
             raise BaselineError(f"{self.path} cannot be written: {error.strerror}{advice}") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mender_monitor_py.host.mounts import Mount
-from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.procfs import Procfs, exists
 
 SWEPT = 16_384  # numbers that are asked for in one look: some 10 ms
 
@@ -48,7 +48,7 @@ class HiddenProcesses:
         candidates: dict[int, str] = {}
         listed = set(self._procfs.pids())
         for pid in self._sweep():
-            if pid not in listed and _exists(pid):
+            if pid not in listed and exists(pid):
                 candidates.setdefault(pid, "it answers to signal 0")
         for pid, group in cgroup_processes(mounts):
             if pid not in listed:
@@ -60,7 +60,7 @@ class HiddenProcesses:
                 candidates.setdefault(pid, "it has a netlink socket")
         found = {pid: Hidden(pid, text) for pid, text in candidates.items() if self._is_hidden(pid)}
         for pid, path in covered(mounts):
-            if _exists(pid):
+            if exists(pid):
                 found[pid] = Hidden(pid, f"a mount covers {path}")
         return [found[pid] for pid in sorted(found)]
 
@@ -126,13 +126,3 @@ def _numbers(path: str) -> list[int]:
             return [int(line) for line in file if line.strip() != "0"]  # 0: of another PID namespace
     except (OSError, ValueError):
         return []
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.mounts import Mount, MountTable, same_mounts
 from mender_monitor_py.host.procconnector import EXEC, EXIT, FORK, Event, ProcConnector
+from mender_monitor_py.host.procfs import exists
 from mender_monitor_py.proclist import Opened, Opening
 
 SYSTEM = "1"  # the process that has the mounts of the system
@@ -286,12 +286,12 @@ class ProcessEvents:
 
     def _forget_ended(self) -> None:
         """Ends may be among the events that were lost: what has ended would be kept for ever."""
-        for pid in [pid for pid in self.born if not _runs(pid)]:
+        for pid in [pid for pid in self.born if not exists(pid)]:
             del self.born[pid]
-        for pid in [pid for pid in self._opening_of if not _runs(pid)]:
+        for pid in [pid for pid in self._opening_of if not exists(pid)]:
             del self._opening_of[pid]
         ended = {pid for _, pid in self._ended_of_family}
-        self.family = {pid for pid in self.family if pid in ended or _runs(pid)}
+        self.family = {pid for pid in self.family if pid in ended or exists(pid)}
 
     def _connector_ended(self, error: OSError) -> None:
         assert self._connector is not None
@@ -304,17 +304,6 @@ class ProcessEvents:
         if self._opens is not None:
             asyncio.get_running_loop().add_reader(self._opens.fileno(), self._read_opens)
         self._tell([], [], lost=True)
-
-
-def _runs(pid: int) -> bool:
-    """Whether *pid* is a process. Asked of the kernel itself: one that hides is not in a listing of /proc."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _by_pid(opened: list[Opened]) -> dict[int, list[Opened]]:

@@ -248,6 +248,17 @@ class Procfs:
         return self._users[1]
 
 
+def exists(pid: int) -> bool:
+    """Whether *pid* is a process. The kernel itself is asked: one that hides is in no listing of /proc."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def parse_stat(data: bytes) -> Stat | None:
     """The text of /proc/PID/stat. The name may hold anything: the last bracket ends it."""
     head, bracket, tail = data.rpartition(b")")

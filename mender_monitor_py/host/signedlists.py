@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.durable import replace_file
 from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.paths import Paths
 
@@ -58,32 +58,7 @@ def read_copy(paths: Paths, name: str) -> Copy | None:
 def write_copy(paths: Paths, name: str, copy: Copy) -> None:
     """Keep the list *name* as trusted. One file, so that no power cut can part the two. Raises OSError."""
     paths.trusted.mkdir(mode=0o755, parents=True, exist_ok=True)
-    replace(_copy_path(paths, name), copy.signature + copy.data)
-
-
-def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """
-    Put *data* in the place of *path*: the old file or the new one is there, whatever happens.
-
-    Raises OSError.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(_copy_path(paths, name), copy.signature + copy.data)
 
 
 def _usable(path: Path) -> bytes:

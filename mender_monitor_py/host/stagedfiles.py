@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mender_monitor_py.host.durable import sync_folder
+
 _SUFFIX = ".staged"
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -59,7 +61,7 @@ class StagedFiles:
                     hidden.replace(path)
                     done.append(path)
                 for folder in {path.parent for path in self._staged}:
-                    _sync(folder)
+                    sync_folder(folder)
             except OSError:
                 for path in reversed(done):
                     _restore(path, before[path])
@@ -104,11 +106,3 @@ def _restore(path: Path, saved: bytes | Path | None) -> None:
             path.symlink_to(saved)
         elif saved is not None:
             path.write_bytes(saved)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
