@@ -6,7 +6,6 @@ The device is a container that is made for it, or with ``--here`` this machine.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -15,14 +14,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from mender_monitor_py.ctl.text import table
+from tests.system import attack_options
+from tests.system.attack_options import CHECKS
 from tests.system.offences import BAD, EVIL_TWIN, FEED, FIRST, FLAWS, GOOD, NO_FLAWS, OFFENCES, SAVED, Offence
 from tests.system.product import SETTINGS, URL, Site, site, write
 from tests.system.tracker import feed
@@ -33,7 +34,7 @@ from tests.system.wifi import in_guest, wifi_vm
 ALERT_S, OK_S = 45.0, 60.0
 SETTLE_S = 120.0
 POLL_S = 0.05
-# Nobody waits an hour here for the end of an event. What a check file says stays when the device is secured.
+# Nobody waits an hour here for the end of an event.
 EXPIRATION_S = 15
 SHORT = {
     "pid_ssh": {"PID_SERVICE": "ssh", "PID_EXPIRATION": f"{EXPIRATION_S}s"},
@@ -52,7 +53,9 @@ class Told:
 
 
 class Scene(Protocol):
-    """Where offences are committed."""
+    """Where offences are committed. *poll*: seconds between two looks at what the server has."""
+
+    poll: float
 
     def attempt(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run *script* by /bin/sh as root."""
@@ -91,20 +94,20 @@ class Outcome:
 
 
 class Arrivals(threading.Thread):
-    """Notes when the server got each alert; a context manager."""
+    """Notes when the server got each alert, but for those that it has already; a context manager."""
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(daemon=True)
         self._scene = scene
         self._ended = threading.Event()
-        self.seen: list[tuple[float, Told]] = []
+        self.seen: list[tuple[float, Told]] = [(0.0, told) for told in scene.told()]
 
     def run(self) -> None:
         while not self._ended.is_set():
             told = self._scene.told()
             now = time.monotonic()
             self.seen += [(now, one) for one in told[len(self.seen) :]]
-            self._ended.wait(POLL_S)
+            self._ended.wait(self._scene.poll)
 
     def since(self, moment: float) -> list[tuple[float, Told]]:
         return [one for one in self.seen if one[0] >= moment]
@@ -121,6 +124,8 @@ class Arrivals(threading.Thread):
 class Made:
     """A container with the product, and its server."""
 
+    poll = POLL_S
+
     def __init__(self, here: Site) -> None:
         self.site = here
 
@@ -134,6 +139,8 @@ class Made:
 class Here:
     """This machine: what its monitor has sent."""
 
+    poll = 0.5  # each look is a program that is started
+
     def attempt(self, script: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["/bin/sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -146,14 +153,34 @@ class Here:
 
 
 @contextmanager
+def events_over_soon(checks: Path) -> Iterator[None]:
+    """As long as it lasts, :data:`SHORT` is at the end of the enabled files in *checks*."""
+    files = {name: checks / f"enabled/{name}.sh" for name in SHORT}
+    there = {name: file for name, file in files.items() if file.exists()}
+    try:
+        for name, file in there.items():
+            with file.open("a") as text:
+                text.write(_lines(name))
+        yield
+    finally:
+        for name, file in there.items():
+            before, _, after = file.read_text().rpartition(_lines(name))
+            file.write_text(before + after)
+
+
+def _lines(check: str) -> str:
+    lines = "".join(f'{name}="{value}"\n' for name, value in SHORT[check].items())
+    return f"\n# For scripts/attack-demo, as long as that runs:\n{lines}"
+
+
+@contextmanager
 def made_device(folder: Path) -> Iterator[Made]:
     """A device with services, an uplink, and checks whose events are over soon."""
 
     def furnish(root: Path) -> None:
-        for check, values in SHORT.items():
-            file = root / f"etc/mender-monitor/monitor.d/available/{check}.sh"
-            lines = "".join(f'{name}="{value}"\n' for name, value in values.items())
-            file.write_text(file.read_text() + lines)
+        for check in SHORT:  # what a check file says stays when the device is secured
+            file = root / f"{CHECKS}/available/{check}.sh"
+            file.write_text(file.read_text() + _lines(check))
         prepare_client(root, URL)
         for name, meta in ((FIRST, {}), (BAD, {"fail": "ArtifactInstall"}), (GOOD, {})):
             shutil.copy(artifact(root, folder, Path(name).stem, meta), root / name.lstrip("/"))
@@ -176,16 +203,26 @@ def secure(scene: Scene, options: str = "") -> str:
     done = scene.attempt(f"mender-monitorctl secure --yes {options}")
     if done.returncode:
         sys.exit(f"it cannot be secured: {done.stdout}{done.stderr or ''}")
+    settle(scene)
+    return done.stdout
+
+
+def settle(scene: Scene) -> None:
+    """Wait until every check knows its state."""
     end = time.monotonic() + SETTLE_S
     while waiting := _starting(scene):
         if time.monotonic() > end:
             sys.exit(f"these checks do not know their state: {', '.join(waiting)}")
         time.sleep(0.2)  # the status is a file
-    return done.stdout
+
+
+def _status(scene: Scene) -> dict[str, Any]:
+    status: dict[str, Any] = json.loads(scene.attempt("mender-monitorctl status --json").stdout)
+    return status
 
 
 def _starting(scene: Scene) -> list[str]:
-    status = json.loads(scene.attempt("mender-monitorctl status --json").stdout)
+    status = _status(scene)
     # A scan waits for its time.
     checks = [one for one in status["checks"] if one["enabled"] and one["subsystem"] != "vulnscan"]
     return [f"{one['subsystem']} {one['name']}" for one in checks if one["state"] == "starting"]
@@ -208,7 +245,7 @@ def attack(scene: Scene, offences: Sequence[Offence] = OFFENCES) -> list[Outcome
                 print(f"  {outcome.offence.shown}", flush=True)
                 _commit(scene, outcome, arrivals)
         end = time.monotonic() + OK_S
-        while time.monotonic() < end and not all(_is_over(one, arrivals) for one in outcomes):
+        while _pending(outcomes, arrivals) and time.monotonic() < end:
             time.sleep(POLL_S)  # the server is another machine
     scene.attempt(f"rm -r {SAVED}")
     return outcomes
@@ -232,6 +269,11 @@ def _commit(scene: Scene, outcome: Outcome, arrivals: Arrivals) -> None:
     outcome.cleaning_at = time.monotonic()
     scene.attempt(offence.undo)
     outcome.cleaned_at = time.monotonic()
+
+
+def _pending(outcomes: Sequence[Outcome], arrivals: Arrivals) -> list[Outcome]:
+    """Those whose OK is still to come; each of the others has it now."""
+    return [outcome for outcome in outcomes if not _is_over(outcome, arrivals)]
 
 
 def _is_over(outcome: Outcome, arrivals: Arrivals) -> bool:
@@ -266,43 +308,48 @@ def show(outcomes: Sequence[Outcome]) -> bool:
     return all(outcome.good for outcome in outcomes)
 
 
-def in_production() -> str:
-    """Why this machine looks like a device in production; empty: it does not."""
-    for path in ("/etc/mender/mender.conf", "/var/lib/mender/mender.conf"):
-        if Path(path).exists():
-            return f"it has an update client: {path}"
-    if Path("/etc/mender-monitor/monitor.d/enabled").is_dir():
-        return "it has a monitor: /etc/mender-monitor"
+def obstacle(status: Mapping[str, Any]) -> str:
+    """Why no alert would come, by what ``mender-monitorctl status`` knows; empty: nothing is in the way."""
+    if not status["daemon"]["running"]:
+        return "the monitor does not run: systemctl start mender-monitor"
+    if status["sender"].get("state") == "waiting":
+        return f"no alert reaches the server now: {status['sender']['reason']}"
     return ""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Attack a test device, and see what the monitor tells.")
-    parser.add_argument(
-        "--here", action="store_true", help="this machine is the test device: attack it, and clean up"
-    )
-    parser.add_argument("--yes", action="store_true", help="with --here: yes, really")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("root is needed")
-    if options.here != options.yes or (not options.here and in_production()):
-        reason = in_production() or "attacks on this machine itself"
-        sys.exit(
-            f"{reason}. --here --yes attacks this machine; without both a container is made and attacked"
-        )
-    if options.here:
-        if shutil.which("mender-monitorctl") is None:
-            sys.exit("there is no mender-monitorctl here: install the monitor first")
-        here = Here()
-        print(secure(here))
-        sys.exit(0 if show(attack(here)) else 1)
+def attack_here(offences: Sequence[Offence]) -> bool:
+    """Attack this machine with *offences*; whether all went well."""
+    here = Here()
+    if shutil.which("mender-monitorctl") is None:
+        sys.exit("there is no mender-monitorctl here: install the monitor first")
+    if problem := obstacle(_status(here)):
+        sys.exit(problem)
+    print(secure(here))
+    with events_over_soon(Path("/", CHECKS)):
+        time.sleep(1)  # the daemon reads files a moment after they were written, and does not tell when
+        settle(here)
+        return show(attack(here, offences))
+
+
+def attack_made(offences: Sequence[Offence], *, twin: bool) -> bool:
+    """Attack a container that is made for it, and (*twin*) a machine with radios; whether all went well."""
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor() as beside:
-        twin = beside.submit(evil_twin)
+        seen = beside.submit(evil_twin) if twin else None
         with made_device(Path(name)) as scene:
             print(secure(scene, "--allow-login admin"))
-            outcomes = attack(scene)
-        print(f"  {EVIL_TWIN.shown}: in a virtual machine", flush=True)
-        sys.exit(0 if show([*outcomes, twin.result()]) else 1)
+            outcomes = attack(scene, offences)
+        if seen is not None:
+            print(f"  {EVIL_TWIN.shown}: in a virtual machine", flush=True)
+            outcomes.append(seen.result())
+        return show(outcomes)
+
+
+def main() -> None:
+    wanted = attack_options.read()
+    if os.geteuid() != 0:
+        sys.exit("root is needed")
+    done = attack_here(wanted.offences) if wanted.here else attack_made(wanted.offences, twin=wanted.twin)
+    sys.exit(0 if done else 1)
 
 
 if __name__ == "__main__":
