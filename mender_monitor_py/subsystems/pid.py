@@ -33,6 +33,7 @@ from mender_monitor_py.subsystems.fields import absolute_path, interval, yes_no
 from mender_monitor_py.unitstate import Unit, unit_name
 
 SETTLE_S = 0.02  # an exit is told by several descriptors, in any order
+AWAY_S, AWAY_SETTLE_S = 10.0, 0.5  # what is away for long may be noticed so much later
 SAFETY_S = 60.0  # from look to look while events tell all
 BOOT_S = 180.0  # services come up
 
@@ -144,7 +145,7 @@ class _Watch:
                 else:
                     await self._here(self._main_of(found))
             await wait(self._wake, self._patience())
-            await asyncio.sleep(SETTLE_S)
+            await asyncio.sleep(self._settle())
 
     def close(self) -> None:
         if self._end is not None:
@@ -207,6 +208,15 @@ class _Watch:
         if self._gone is None and self._end is not None:
             return SAFETY_S
         return self._check.interval
+
+    def _settle(self) -> float:
+        """
+        Seconds from an event to the look that it leads to.
+
+        While the process is away each program that anybody starts is one, and a look reads all of /proc.
+        """
+        away = self._gone is not None and self._host.clock.boottime() - self._gone.since >= AWAY_S
+        return AWAY_SETTLE_S if away else SETTLE_S
 
     # Finding and judging
 

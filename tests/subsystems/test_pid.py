@@ -18,10 +18,12 @@ import pytest
 from mender_monitor_py.errors import DefinitionError, UnknownError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
+from mender_monitor_py.host.mainprocess import by_executable
 from mender_monitor_py.host.procconnector import ProcConnector
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.pidwatch import Main
 from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems import pid
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.pid import PidCheck
 from tests.fakes.fake_systemd import FakeSystemd
@@ -110,6 +112,32 @@ def test_a_process_that_stays_away_and_comes_back(paths, app, sources):
                 await report.until(lambda: report.open == [RESTARTED])
                 levels = [alert.level for alert in report.alerts if alert.name == NOT_RUNNING]
                 assert levels[-2:] == [CRITICAL, OK]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the events need root")
+def test_what_is_away_for_long_is_not_looked_for_at_each_program(paths, app, monkeypatch):
+    """A busy device starts many a second, and the service that is missing may be so for days."""
+    monkeypatch.setattr(pid, "AWAY_S", 0.0)
+    monkeypatch.setattr(pid, "AWAY_SETTLE_S", 3.0)
+    looks = 0
+
+    def counted(procfs, executable):
+        nonlocal looks
+        looks += 1
+        return by_executable(procfs, executable)
+
+    monkeypatch.setattr(pid, "by_executable", counted)
+
+    async def scenario():
+        async with watched(paths, check(PID_EXE=app, PID_INTERVAL="600")) as report:
+            await report.until(lambda: report.open == [NOT_RUNNING])
+            for _ in range(50):
+                await asyncio.to_thread(subprocess.run, ["/bin/true"], check=True)
+            assert looks <= 2
+            with started(app):
+                await report.until(lambda: not report.open)
 
     asyncio.run(scenario())
 
