@@ -414,6 +414,27 @@ def test_what_is_learned_is_expected(paths, attacker):
     in_network(scenario)
 
 
+def test_a_program_of_any_name_is_shown_escaped_and_can_be_listed(paths, tmp_path):
+    """Its file's name, and the one that it gives itself, are the attacker's to choose."""
+    odd = program(tmp_path, "a b\n\x1b[31m#,*\udcff")
+
+    async def scenario():
+        with running(odd, LISTEN, "tcp", "0.0.0.0", "4444"):
+            (row,) = [port.row for port in await check(PORTS_ALLOW="").survey(Host(paths, Clock()))]
+            assert row.isprintable()
+            assert len(row.split()) == 4
+            async with watched(paths, check(PORTS_ALLOW=row)) as listed, watched(paths, check()) as report:
+                await report.until(lambda: report.alerts)
+                (alert,) = report.alerts
+                assert alert.subject.name.isprintable()
+                assert all(line.isprintable() for line in alert.details.description.splitlines())
+                assert row in alert.details.description
+                await looks(report)
+                assert listed.alerts == []
+
+    in_network(scenario)
+
+
 @pytest.fixture
 def many_files():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
