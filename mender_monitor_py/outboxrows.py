@@ -140,10 +140,10 @@ def write_states(connection: sqlite3.Connection, changes: Changes) -> None:
         if state is None:
             connection.execute(
                 "DELETE FROM states WHERE subsystem = ? AND name = ? AND key = ?",
-                (check.subsystem, check.name, key),
+                (check.subsystem, check.name, _plain(key)),
             )
         else:
-            row = (check.subsystem, check.name, key, state)
+            row = (check.subsystem, check.name, _plain(key), state)
             connection.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)", row)
     for check, memory in changes.memories.items():
         if memory is None:
@@ -152,5 +152,15 @@ def write_states(connection: sqlite3.Connection, changes: Changes) -> None:
             )
         else:
             connection.execute(
-                "INSERT OR REPLACE INTO memories VALUES (?, ?, ?)", (check.subsystem, check.name, memory)
+                "INSERT OR REPLACE INTO memories VALUES (?, ?, ?)",
+                (check.subsystem, check.name, _plain(memory)),
             )
+
+
+def _plain(text: str) -> str:
+    """
+    *text* as it can be stored. A byte that is no UTF-8, as a file's name may have it (PEP 383), is escaped.
+
+    It must not keep all that is in its transaction from the disk.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -62,6 +62,11 @@ class Port:
         return f"{self.protocol} {self.number} {quote(name)} {quote(executable)}"
 
     @property
+    def key(self) -> str:
+        """What tells it from other findings: the subject, with nothing in it that cannot be stored."""
+        return self.subject if self.subject.isascii() else quote(self.subject)
+
+    @property
     def subject(self) -> str:
         holder = self.holder.executable if self.holder else "(no process found)"
         inside = f" in {self.namespace}" if self.namespace else ""

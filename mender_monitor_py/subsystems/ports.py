@@ -128,7 +128,7 @@ def observations(ports: Iterable[Port], procfs: Procfs, level: str) -> Iterator[
             name=f"Unexpected open port {port.protocol}/{port.number}",
             subject=Subject(printable(port.subject), "ports", "open"),
             details=Details(describe(port, known.get(pid))),
-            key=port.subject,
+            key=port.key,
             cleared_status="closed",
         )
 

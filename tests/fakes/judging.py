@@ -27,6 +27,7 @@ class JudgingReport:
         self._more = asyncio.Event()
 
     def observe(self, observation: Observation, memory: str | None = None) -> None:
+        observation.key.encode()  # it can be stored
         before = self.states.get(observation.key, State())
         after, alerts = alertstate.observe(before, observation, time.monotonic(), self._limits)
         self.states[observation.key] = after

@@ -1,6 +1,7 @@
 """The recorder with a real outbox: what checks report is stored with its alert, and survives a restart."""
 
 import asyncio
+import os
 import resource
 import signal
 from collections.abc import Callable, Coroutine, Iterator
@@ -198,6 +199,21 @@ def test_not_knowing_is_warned_of_once_and_tells_nobody(
         await run.end()
 
     asyncio.run(scenario())
+
+
+@in_loop
+async def test_what_is_no_text_keeps_nothing_from_the_disk(tmp_path: Path) -> None:
+    """Names of files, which anybody may choose, have bytes that are no UTF-8."""
+    run, odd = Run(tmp_path), os.fsdecode(b"\xff")
+    report = run.recorder.start(CHECK, None)
+    name, subject = f"Unexpected {odd}", replace(PORT.subject, name=odd)
+    report.observe(replace(PORT, name=name, subject=subject, key=odd), memory=f"behind {odd}")
+    run.recorder.start(CheckId("log", "other"), None).observe(MATCH)
+    assert [alert for _, alert in await run.stored()] == [name, MATCH.name]
+    await run.end()
+    again = Run(tmp_path)
+    assert again.recorder.start(CHECK, None).memory == r"behind \udcff"
+    await again.end()
 
 
 @in_loop
