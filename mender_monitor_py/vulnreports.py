@@ -46,7 +46,7 @@ _OSV = frozenset(
     (
         "results", "source", "path", "packages", "package", "name", "version", "commit", "vulnerabilities",
         "groups", "ids", "aliases", "max_severity", "id", "summary", "database_specific", "severity",
-        "affected", "ranges", "events", "fixed",
+        "affected", "ranges", "type", "events", "fixed",
     )
 )  # fmt: skip
 
@@ -164,13 +164,14 @@ def _osv_package(entry: Json, path: str) -> Iterator[Vulnerability]:
         members = [by_id[name] for name in texts_of(group, "ids") if name in by_id]
         others = [name for one in members for name in texts_of(one, "aliases")]
         name, aliases = preferred((*texts_of(group, "ids"), *texts_of(group, "aliases"), *others))
-        fixed = (version for one in members for version in _osv_fixed(one, text_of(package, "name")))
+        fixed = [version for one in members for version in _osv_fixed(one, text_of(package, "name"))]
+        versions = [version for kind, version in fixed if kind != "GIT"]
         yield Vulnerability(
             needed(name, "ids"),
             text_of(package, "name"),
             text_of(package, "version") or text_of(package, "commit"),
             _osv_severity(group, members),
-            ", ".join(dict.fromkeys(fixed)),
+            ", ".join(dict.fromkeys(versions or (commit for _, commit in fixed))),
             next(filter(None, (text_of(one, "summary") for one in members)), ""),
             known_link(name) or f"https://osv.dev/vulnerability/{name}",
             aliases,
@@ -186,11 +187,13 @@ def _osv_severity(group: Json, members: list[Json]) -> str:
         return max((severity(word) for word in words if isinstance(word, str)), key=rank, default="unknown")
 
 
-def _osv_fixed(one: Json, package: str) -> Iterator[str]:
+def _osv_fixed(one: Json, package: str) -> Iterator[tuple[str, str]]:
+    """The kind of each range, GIT for commits, and where it ends."""
     for item in items_of(one, "affected"):
         affected = object_of(item, "an affected package")
         if text_of(member_of(affected, "package"), "name") in ("", package):
             for span in items_of(affected, "ranges"):
-                for event in items_of(object_of(span, "a range"), "events"):
+                ranged = object_of(span, "a range")
+                for event in items_of(ranged, "events"):
                     if fixed := text_of(object_of(event, "an event"), "fixed"):
-                        yield fixed
+                        yield text_of(ranged, "type"), fixed
