@@ -73,6 +73,7 @@ def _sarif_result(result: Json, rules: list[list[Json]], artifacts: list[Json]) 
         text_of(rule, "helpUri") or known_link(name),
         places=places,
         detail=detail,
+        message="" if package else message,
     )
 
 

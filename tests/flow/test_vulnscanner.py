@@ -86,6 +86,27 @@ def test_a_scanner_that_works(request_of: Request) -> None:
     )
 
 
+def test_sarif_as_another_project_writes_it(request_of: Request, tmp_path: Path) -> None:
+    """
+    The report of ruff, whose rules S look for flaws in Python: with the status that says that there are some.
+    """
+    app = tmp_path / "app.py"
+    app.write_text('import subprocess\npassword = "hunter2"\nsubprocess.call(input(), shell=True)\n')
+    ruff = shlex.join([sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select=S"])
+    command = f"{ruff} --output-format=sarif {shlex.quote(str(app))}"
+    result = scan(replace(request_of, command=command, format="sarif"))
+    assert result.failed == ""
+    found = {one.id: one for one in result.found}
+    assert {one.severity for one in result.found} == {"high"}
+    # Its title of S602 is that of a harmless case; the message is of this one.
+    assert '"password"' in found["S105"].message
+    shell = found["S602"]
+    assert shell.places == (app.as_uri(),)
+    assert shell.link.startswith("https://docs.astral.sh/ruff/rules/")
+    assert "`shell=True`" in shell.message
+    assert shell.message in shell.lines()
+
+
 def test_it_runs_as_root_has_it_at_idle_priority_with_nothing_of_ours(request_of: Request) -> None:
     """
     SCHED_IDLE is policy 5 (sched(7)); none of our descriptors; the memory is limited.

@@ -1,4 +1,8 @@
-"""The JSON reports of trivy, grype, osv-scanner and SARIF, written here by their published schemas."""
+"""
+The JSON reports of trivy, grype, osv-scanner and SARIF, written here by their published schemas.
+
+SARIF is valid by the schema 2.1.0-rtm.5 of OASIS, the vulnerabilities in OSV by the schema of OSSF.
+"""
 
 from __future__ import annotations
 
@@ -116,6 +120,7 @@ OSV: dict[str, Any] = {
                     "vulnerabilities": [
                         {
                             "id": "GHSA-462w-v97r-4m45",
+                            "modified": "2024-09-24T21:04:35Z",
                             "aliases": ["CVE-2019-10906", "PYSEC-2019-217"],
                             "summary": "Jinja2 sandbox escape",
                             "database_specific": {"severity": "HIGH"},
@@ -124,16 +129,40 @@ OSV: dict[str, Any] = {
                                     "package": {"name": "jinja2", "ecosystem": "PyPI"},
                                     "ranges": [
                                         {
+                                            "type": "GIT",
+                                            "repo": "https://github.com/pallets/jinja",
+                                            "events": [{"introduced": "0"}, {"fixed": "a2a6c930bcca591a"}],
+                                        },
+                                        {
                                             "type": "ECOSYSTEM",
                                             "events": [{"introduced": "0"}, {"fixed": "2.10.1"}],
-                                        }
+                                        },
                                     ],
                                     "versions": ["2.4.1"],
                                 }
                             ],
                         },
-                        {"id": "PYSEC-2019-217", "aliases": ["CVE-2019-10906"]},
-                        {"id": "PYSEC-2014-8", "database_specific": {"severity": "MODERATE"}},
+                        {
+                            "id": "PYSEC-2019-217",
+                            "modified": "2021-08-27T03:22:05Z",
+                            "aliases": ["CVE-2019-10906"],
+                        },
+                        {
+                            "id": "PYSEC-2014-8",
+                            "modified": "2021-07-05T00:01:22Z",
+                            "database_specific": {"severity": "MODERATE"},
+                            "affected": [
+                                {
+                                    "ranges": [
+                                        {
+                                            "type": "GIT",
+                                            "repo": "https://github.com/pallets/jinja",
+                                            "events": [{"introduced": "0"}, {"fixed": "acb672b6a179567"}],
+                                        }
+                                    ]
+                                }
+                            ],
+                        },
                     ],
                     "groups": [
                         {
@@ -184,7 +213,7 @@ SARIF: dict[str, Any] = {
                 },
                 {"rule": {"index": 0, "toolComponent": {"index": 0}}, "message": {"text": "of an extension"}},
                 {"ruleId": "js/unused/const", "message": {"text": "a rule with a level more"}},
-                {"ruleId": "free", "level": "error", "message": {"text": "no rule"}, "locations": None},
+                {"ruleId": "free", "level": "error", "message": {"text": "no rule"}},
                 {"ruleId": "gone", "baselineState": "absent", "message": {"text": "x"}},
                 {"ruleId": "fine", "kind": "pass", "message": {"text": "x"}},
                 {"ruleId": "ok", "suppressions": [{"kind": "inSource"}], "message": {"text": "x"}},
@@ -268,7 +297,7 @@ def test_osv() -> None:
     assert (grouped.id, grouped.severity, grouped.fixed) == ("CVE-2019-10906", "high", "2.10.1")
     assert (grouped.package, grouped.version, grouped.title) == ("jinja2", "2.4.1", "Jinja2 sandbox escape")
     assert set(grouped.aliases) == {"GHSA-462w-v97r-4m45", "PYSEC-2019-217"}
-    assert (alone.id, alone.severity) == ("PYSEC-2014-8", "medium")
+    assert (alone.id, alone.severity, alone.fixed) == ("PYSEC-2014-8", "medium", "acb672b6a179567")
     assert alone.link == "https://osv.dev/vulnerability/PYSEC-2014-8"
     assert found(osv, {"results": []}) == []
 
@@ -282,6 +311,9 @@ def test_sarif() -> None:
     levels = {name: one.severity for name, one in by_id.items()}
     assert (levels["EXT1"], levels["js/unused/const"], levels["free"]) == ("high", "low", "high")
     assert by_id["CVE-2024-5535"].name == "Vulnerability CVE-2024-5535 in openssl 3.0.14"
+    assert "This query depends on user input." in injection.lines()
+    (lenient,) = found(sarif, {"runs": [{"results": [{"message": {"text": "no list"}, "locations": None}]}]})
+    assert lenient.lines() == ["without a rule", "severity: medium", "no list"]
 
 
 @pytest.mark.parametrize(
