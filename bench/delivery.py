@@ -46,17 +46,24 @@ def alert(number: int) -> Alert:
 def device(root: Path, url: str) -> tuple[Paths, Settings]:
     """A device with a key, an identity and the server's address."""
     paths = Paths(root)
-    for folder in (paths.state, paths.run, paths.mender_conf.parent):
+    for folder in (paths.state, paths.run):
         folder.mkdir(parents=True)
-    paths.mender_conf.write_text(json.dumps({"ServerURL": url}))
-    key, identity = root / "key.pem", root / "identity"
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)], check=True)
-    identity.write_text("#!/bin/sh\necho mac=02:00:00:00:00:01\n")
-    identity.chmod(0o755)
+    key, identity = account(paths, url)
     settings = replace(
         Settings(), device_key=str(key), device_identity=str(identity), alert_requests_per_minute=0
     )
     return paths, settings
+
+
+def account(paths: Paths, url: str) -> tuple[Path, Path]:
+    """A new key and a program that prints an identity; *url* is the server of the update client."""
+    key, identity = paths.root / "key.pem", paths.root / "identity"
+    paths.mender_conf.parent.mkdir(parents=True)
+    paths.mender_conf.write_text(json.dumps({"ServerURL": url}))
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)], check=True)
+    identity.write_text("#!/bin/sh\necho mac=02:00:00:00:00:01\n")
+    identity.chmod(0o755)
+    return key, identity
 
 
 @contextmanager
@@ -66,7 +73,10 @@ def receiver(*options: str) -> Iterator[str]:
         [sys.executable, "-c", MAIN, "--port", "0", *options], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    yield process.stdout.readline().strip().removeprefix("listening on ")
+    url = process.stdout.readline().strip().removeprefix("listening on ")
+    if not url:
+        sys.exit("the receiver did not start")
+    yield url
     process.terminate()
     process.wait()
     process.stdout.close()

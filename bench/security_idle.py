@@ -1,16 +1,19 @@
 """
-What the daemon costs with the security checks, each and all of them, while the machine is idle. Needs root.
-The list of `integrity` has the programs of /usr/bin and /usr/sbin. `login` reads the journal, and then
-journalctl counts as well; on a machine without one it reads an empty file.
+What the daemon costs with the security checks while the machine is idle: none of them, the five of ports,
+processes and files, all of them, and each. Needs root. A receiver takes what there is to send, so that the
+sender process is gone as it is on a device. The watcher is told apart from what it started.
 
-    python -m bench.security_idle [--seconds 60] [--python /usr/bin/python3]
+    python -m bench.security_idle [--seconds 60] [--only "the five"] [--python /usr/bin/python3]
 
-Beside it monit(1), where it is installed: the same files and one process, each minute.
+The list of `integrity` has the programs of /usr/bin and /usr/sbin. `login` reads the journal by journalctl;
+on a machine without one it reads an empty file. Without a radio `wifi` looks for one. Beside it monit(1),
+where it is installed: the same files and one process, each minute.
 
     python -m bench.security_idle --machine
 
-In place of that all five in their packaged unit on the virtual machine of the tests, where nobody else
-does anything; with how many times slower than this one it is.
+In place of that the five, then all, in their packaged unit on the virtual machine of the tests, where nobody
+else does anything; with how many times slower than this one it is. What the package enables by itself is
+there in both: deployment, and four services.
 """
 
 from __future__ import annotations
@@ -25,18 +28,23 @@ import time
 from pathlib import Path
 
 from bench import monit
-from bench.support import Cost, Device, cost, family_cost
+from bench.delivery import account, receiver
+from bench.family import Family
+from bench.support import Cost, Device, cost
 from mender_monitor_py.baseline import Glob, render
 from mender_monitor_py.host import journal
 from mender_monitor_py.host.filestates import executable, expand
 from mender_monitor_py.host.scanner import Scanner
+from mender_monitor_py.paths import Paths
 
-CHECKS = {
+FIVE = {
     ("ports", "external"): {"PORTS_ALLOW": "tcp 0-65535, udp 0-65535"},
     ("process", "all"): {"PROCESS_ALLOW": "/**, /** *, elsewhere:/**, elsewhere:/** *"},
     ("pid", "app"): {"PID_EXE": "/bin/sleep", "PID_GRACE": "600"},
     ("setuid", "system"): {"SETUID_ALLOW": "/**", "SETUID_XDEV": "no"},
     ("integrity", "core"): {"INTEGRITY_RATE": "1G"},
+}
+CHECKS = FIVE | {
     ("vulnscan", "lines"): {
         "VULNSCAN_FORMAT": "lines",
         "VULNSCAN_COMMAND": "true",
@@ -45,7 +53,10 @@ CHECKS = {
     },
     ("login", "root"): {"LOGIN_SOURCE": "journal"},
     ("traffic", "uplink"): {"TRAFFIC_INTERFACE": "*", "TRAFFIC_LIMIT": "1G"},
+    ("deployment", "mender"): {},
+    ("wifi", "uplink"): {},
 }
+SETTLED_S = 30.0  # the first looks are over, what they had to say is sent, and the sender has ended
 CYCLE_S = 60
 LOOP = """
 import time
@@ -65,16 +76,26 @@ def learn(folder: Path) -> None:
     path.write_bytes(render("integrity core", 1, rows))
 
 
-def measure(folder: Path, checks: dict[tuple[str, str], dict[str, str]], options: argparse.Namespace) -> Cost:
+def measure(
+    folder: Path, checks: dict[tuple[str, str], dict[str, str]], url: str, options: argparse.Namespace
+) -> Family:
     with Device(folder, options.python) as device:
         learn(folder)
+        key, identity = account(Paths(folder), url)
+        with (device.etc / "monitor.conf").open("a") as file:
+            file.write(f"DEVICE_KEY={key}\nDEVICE_IDENTITY={identity}\n")
         for (subsystem, name), values in checks.items():
             device.check(subsystem, name, **values)
-        device.start(len(checks))
-        time.sleep(10)
-        before = family_cost(device.pid)
+        known = [key for key in checks if key[0] != "wifi" or has_radio()]
+        device.start(len(known))
+        time.sleep(SETTLED_S)
+        before = Family.of(device.pid)
         time.sleep(options.seconds)
-        return family_cost(device.pid).since(before)
+        return Family.of(device.pid).since(before)
+
+
+def has_radio() -> bool:
+    return Path("/sys/class/net/wlan0").exists()
 
 
 def peer(folder: Path) -> Cost:
@@ -91,42 +112,70 @@ def peer(folder: Path) -> Cost:
 
 def in_machine(folder: Path, seconds: float) -> None:
     from tests.system import test_security_machine as machine
-    from tests.system.vm import Vm
+    from tests.system.vm import SHARED, Vm
     from tests.system.vmproduct import installed
+    from tests.system.wifi import SOURCES, put_sources
 
     (folder / "share").mkdir()
     with (
         Vm(folder / "share", init="systemd") as vm,
         installed(vm, folder / "product", lambda root: root.sh(machine.DEFINE)),
     ):
+        put_sources(vm)
         vm.run(machine.START)
         watched = machine.Watched(vm)
-        watched.until(lambda: all(watched.checks()[name]["state"] == "OK" for name in machine.CHECKS), 180)
-        time.sleep(20)
-        pid = vm.run("systemctl show -P MainPID mender-monitor").strip()
 
-        def cpu() -> float:
-            fields = vm.run(f"cat /proc/{pid}/stat").split()
-            return (int(fields[13]) + int(fields[14])) / 100  # USER_HZ, see proc(5)
+        def family() -> Family:
+            pid = vm.run("systemctl show -P MainPID mender-monitor").strip()
+            return Family.from_json(vm.run(f"cd {SOURCES} && python3 -B -m bench.family {pid}"))
 
-        before = cpu()
-        time.sleep(seconds)
-        spent = (cpu() - before) * 60 / seconds
-        slower = float(vm.run(f"python3 -c '{LOOP}'")) / float(
-            subprocess.run(["python3", "-c", LOOP], capture_output=True, text=True, check=True).stdout
-        )
-        memory = vm.run(f"grep VmRSS /proc/{pid}/status").split()[1]
-        print(
-            f"all of them  a minute: {spent:.2f} CPU s, {slower:.0f} times slower: {spent / slower:.3f} here"
-        )
-        print(f"{'':<12} RSS {int(memory) / 1024:.1f} MiB")
+        def idle(title: str) -> None:
+            watched.until(lambda: all(one["state"] == "OK" for one in watched.checks().values()), 180)
+            time.sleep(SETTLED_S)
+            before = family()
+            time.sleep(seconds)
+            spent = family().since(before)
+            show(title, spent, seconds)
+            slower = float(vm.run(f"python3 -c '{LOOP}'")) / float(
+                subprocess.run(["python3", "-c", LOOP], capture_output=True, text=True, check=True).stdout
+            )
+            here = cpu(spent) * 60 / seconds / slower
+            print(f"{'':<12} the machine is {slower:.0f} times slower: {here:.3f} CPU s here", flush=True)
+
+        print(f"by {vm.accelerator}, Linux {vm.run('uname -r').strip()}")
+        idle("the five")
+        vm.run("modprobe mac80211_hwsim radios=1 && ip link set wlan0 up")
+        there = watched.checks()
+        for (subsystem, name), values in CHECKS.items():
+            if f"{subsystem} {name}" in there:
+                continue
+            file = vm.share / f"{subsystem}_{name}.sh"
+            file.write_text("".join(f'{key}="{value}"\n' for key, value in values.items()))
+            vm.run(f"cp {SHARED}/{file.name} /etc/mender-monitor/monitor.d/available/")
+            vm.run(f"mender-monitorctl enable {subsystem} {name}")
+        names = {" ".join(key) for key in CHECKS}
+        watched.until(lambda: names <= watched.checks().keys(), 120)
+        idle("all of them")
 
 
-def show(title: str, spent: Cost, seconds: float) -> None:
+def cpu(spent: Family) -> float:
+    """CPU seconds of all."""
+    return spent.itself.cpu + sum(one.cpu for one in spent.started.values()) + spent.ended
+
+
+def show(title: str, spent: Family, seconds: float) -> None:
     minutes = seconds / 60
-    cpu, wakeups = spent.cpu / minutes, spent.wakeups / minutes
-    print(f"{title:<12} a minute: {cpu:.3f} CPU s, {wakeups:.0f} wake-ups")
-    print(f"{'':<12} RSS {spent.rss / 2**20:.1f} MiB, PSS {spent.pss / 2**20:.1f} MiB", flush=True)
+    print(f"{title:<12} a minute: {cpu(spent) / minutes:.3f} CPU s in all")
+    for name, one in {"watcher": spent.itself, **spent.started}.items():
+        print(f"{'':<12} {name}: {told(one, minutes)}")
+    if spent.ended:
+        print(f"{'':<12} what it started and is over: {spent.ended / minutes:.2f} CPU s")
+    sys.stdout.flush()
+
+
+def told(spent: Cost, minutes: float) -> str:
+    memory = f"RSS {spent.rss / 2**20:.1f} MiB, PSS {spent.pss / 2**20:.1f} MiB"
+    return f"{spent.cpu / minutes:.3f} CPU s, {spent.wakeups / minutes:.0f} wake-ups a minute, {memory}"
 
 
 def main() -> None:
@@ -135,6 +184,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--only", default="", help="one of them, as it is printed")
     parser.add_argument("--machine", action="store_true")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -143,15 +193,23 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             in_machine(Path(name), options.seconds)
         return
-    with tempfile.TemporaryDirectory() as name, subprocess.Popen(["/bin/sleep", "3600"]) as app:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        subprocess.Popen(["/bin/sleep", "3600"]) as app,
+        receiver("--open") as url,
+    ):
         if not journal.is_kept():
             (Path(name) / "auth.log").touch()
             CHECKS["login", "root"]["LOGIN_SOURCE"] = f"{name}/auth.log"
-        sets = {"nothing": {}, "all of them": CHECKS} | {f"{key[0]}": {key: CHECKS[key]} for key in CHECKS}
+        sets: dict[str, dict[tuple[str, str], dict[str, str]]]
+        sets = {"nothing": {}, "the five": FIVE, "all of them": CHECKS}
+        sets |= {key[0]: {key: values} for key, values in CHECKS.items()}
         for title, checks in sets.items():
-            show(title, measure(Path(name) / title.replace(" ", "_"), checks, options), options.seconds)
-        if monit.is_installed():
-            show("monit", peer(Path(name) / "monit"), CYCLE_S)
+            if options.only in ("", title):
+                folder = Path(name) / title.replace(" ", "_")
+                show(title, measure(folder, checks, url, options), options.seconds)
+        if options.only in ("", "monit") and monit.is_installed():
+            print(f"monit        {told(peer(Path(name) / 'monit'), CYCLE_S / 60)}")
         app.kill()
 
 
