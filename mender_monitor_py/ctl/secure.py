@@ -45,7 +45,8 @@ def command(
     Propose the security checks that fit this device, learn what they expect, and enable them after a yes.
 
     What is enabled already, what a check file says and what a list has is never changed. It does all or, when
-    it is interrupted, nothing.
+    it is interrupted, nothing. The exit status is 1 when there is something to do and it was not done: with
+    --json and without --yes, too.
     """
     wishes = Wishes(_users(root_users))
     if os.geteuid() != 0:
