@@ -130,17 +130,22 @@ def followed(
     subject: Callable[[str], str],
     serial: int = 0,
     order: Callable[[str], str] = str,
+    *,
+    gone: frozenset[str] = frozenset(),
 ) -> bytes:
     """
     *before* with *rows* as one change, each in the place of the entries about its *subject* (empty: none).
+
+    Entries about a subject that is *gone* are left out.
 
     In a time that grows with the list, not with its square: the image of a system brings thousands.
     """
     present = set(rows_of(before))
     new = {subject(row) or row: row for row in rows if row not in present}
-    if not new:
+    if not new and not (gone and any(subject(row) in gone for row in present)):
         return before
-    return _changed(check, before, new.values(), lambda entry: subject(entry) in new, serial, order)
+    replaced = gone | new.keys()
+    return _changed(check, before, new.values(), lambda entry: subject(entry) in replaced, serial, order)
 
 
 def _changed(

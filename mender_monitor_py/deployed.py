@@ -3,7 +3,8 @@ What of a device a deployment changed itself: the rule, as docs/deployments.md h
 
 Pure. A file is the deployment's when it was changed while the deployment installed, and one of these holds:
 its content and name are in the artifact; a package that was installed then has it, with this content; all who
-wrote it were the update client's own processes. Or it came with the new root file system.
+wrote it were the update client's own processes. Or it came with the new root file system. That a file is gone
+is the deployment's when the client's processes alone touched it, or the new root file system never had it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Evidence:
     What is known of a deployment that ran from *began* to *ended* (seconds since the epoch).
 
     *payload*: by the SHA-256 of each file of the artifact its names, without folders, and their modes;
-    *written*: the paths that the update client's processes wrote, *others* those that somebody else did.
+    *written*: the paths that the update client's processes wrote or removed, *others* those that somebody
+    else did.
     *image* is the number of the root file system that came with it; empty: none did. *booted* is when that
     was started. *packages*: those that were installed meanwhile count.
     """
@@ -80,6 +82,18 @@ class Evidence:
             return "of a package"
         if path in self.written and path not in self.others:
             return "written by the update client"
+        return ""
+
+    def explains_absence(self, path: str, changed: float, device: str) -> str:
+        """
+        Why nothing is at *path* any more, when that is the deployment's; empty: it is not.
+
+        *changed* and *device* are of the nearest folder above *path* that is there.
+        """
+        if self.image and device == self.image and changed < self.booted:
+            return "not in the image"
+        if self.within(changed) and path in self.written and path not in self.others:
+            return "removed by the update client"
         return ""
 
     def to_json(self) -> dict[str, Any]:

@@ -278,7 +278,7 @@ def _tell(label: str, output: bytes) -> None:
         if "problem" in told:
             log.warning("%s: its list stays as it is: %s", told["check"], told["problem"])
             continue
-        rows = told["rows"]
+        rows = [*told["rows"], *(f"{path} is gone" for path in told["gone"])]
         log.info("%s: %d entries of its list follow %s", told["check"], len(rows), label)
         for row in rows[:_MAX_LOGGED]:
             log.info("%s: %s", told["check"], row)

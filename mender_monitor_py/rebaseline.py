@@ -59,6 +59,15 @@ class Deployed:
         except OSError:
             return False
 
+    def explains_absence(self, path: str) -> str:
+        """Why nothing is at *path* any more, when that is the deployment's; empty: it is not."""
+        folder = Path(path).parent
+        while not folder.is_dir():
+            folder = folder.parent
+        status = folder.stat()
+        real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH118, PTH119, PTH120
+        return self._evidence.explains_absence(real, status.st_ctime, str(status.st_dev))
+
     def _judge(self, path: str) -> str:
         try:
             content = _content(path)
@@ -122,11 +131,20 @@ def _follow(
         if deployed.explains(file := check.file_of(kept.host, thing))
         or (deployed.touched(file) and any(check.same_again(entry, thing) for entry in about(thing)))
     ]
-    data = baseline.followed(str(name), kept.data, rows, kept.subject_of, kept.trusted_serial, check.order)
+    gone = [path for path in check.gone(entries) if deployed.explains_absence(path)]
+    data = baseline.followed(
+        str(name),
+        kept.data,
+        rows,
+        kept.subject_of,
+        kept.trusted_serial,
+        check.order,
+        gone=frozenset(map(baseline.quote, gone)),
+    )
     if data == kept.data:
         return None
     kept.write(data)
-    return {"check": str(name), "rows": rows}
+    return {"check": str(name), "rows": rows, "gone": gone}
 
 
 async def _survey(host: Host, check: Baselined[Any, Any], entries: list[Any], since: float) -> list[Any]:

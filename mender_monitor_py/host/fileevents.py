@@ -1,5 +1,5 @@
 """
-What is made, moved in, written, or changed in its attributes anywhere on a file system, by fanotify(7).
+What is made, moved, written, removed, or changed in its attributes anywhere on a file system, by fanotify(7).
 
 One mark a file system, however many folders it has. The event names the folder by a handle, and the pid of
 who did it. Notification only: nothing waits for us. Needs CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH and Linux 5.9.
@@ -23,14 +23,18 @@ from mender_monitor_py.host.mounts import Mount
 _FAN_CLOEXEC, _FAN_NONBLOCK, _FAN_CLASS_NOTIF = 0x1, 0x2, 0x0
 _FAN_REPORT_DFID_NAME = 0x400 | 0x800
 _FAN_MARK_ADD, _FAN_MARK_FILESYSTEM = 0x1, 0x100
-_FAN_ATTRIB, _FAN_CLOSE_WRITE, _FAN_MOVED_TO, _FAN_CREATE = 0x4, 0x8, 0x80, 0x100
+_FAN_ATTRIB, _FAN_CLOSE_WRITE, _FAN_MOVED_FROM, _FAN_MOVED_TO = 0x4, 0x8, 0x40, 0x80
+_FAN_CREATE, _FAN_DELETE = 0x100, 0x200
 _FAN_Q_OVERFLOW, _FAN_ONDIR = 0x4000, 0x40000000
 _INFO_DFID_NAME = 2
 _AT_FDCWD = -100
 _EVENT = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
 _INFO = struct.Struct("=BBH8sIi")  # its header, fsid, and the begin of struct file_handle
+_HANDLE = struct.Struct("=Ii")  # the begin of struct file_handle
 _READ_SIZE = 32_768
 _MASK = _FAN_ATTRIB | _FAN_MOVED_TO | _FAN_CREATE | _FAN_ONDIR
+_ALL = _FAN_CLOSE_WRITE | _FAN_MOVED_FROM | _FAN_DELETE
+_MAX_HANDLE = 128  # MAX_HANDLE_SZ, see name_to_handle_at(2)
 _O_PATH = getattr(os, "O_PATH", 0)
 # statvfs(3) gives the file system's number in a long.
 _FSID_BYTES = 8 if sys.maxsize > 2**32 else 4
@@ -44,6 +48,13 @@ _libc.fanotify_mark.argtypes = (
     ctypes.c_char_p,
 )
 _libc.open_by_handle_at.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+_libc.name_to_handle_at.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.POINTER(ctypes.c_int),
+    ctypes.c_int,
+)
 
 
 class Touched(NamedTuple):
@@ -61,16 +72,16 @@ class Touched(NamedTuple):
 
 class FileEvents:
     """
-    Calls *touched* with each event, in the running loop, and *lost* when some were lost. *writes*: also when
-    a file that was open for writing is closed.
+    Calls *touched* with each event, in the running loop, and *lost* when some were lost. *all_of_it*: also
+    when a file that was open for writing is closed, and when one is removed or moved away.
 
     Raises UnknownError when there will be none.
     """
 
     def __init__(
-        self, touched: Callable[[Touched], None], lost: Callable[[], None], *, writes: bool = False
+        self, touched: Callable[[Touched], None], lost: Callable[[], None], *, all_of_it: bool = False
     ) -> None:
-        self._mask = _MASK | (_FAN_CLOSE_WRITE if writes else 0)
+        self._mask = _MASK | (_ALL if all_of_it else 0)
         flags = _FAN_CLASS_NOTIF | _FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_REPORT_DFID_NAME
         self._fd: int = _libc.fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC)
         if self._fd < 0:
@@ -78,6 +89,7 @@ class FileEvents:
         self._touched = touched
         self._lost = lost
         self._marked: dict[bytes, str] = {}  # the number of a file system, and where it is mounted
+        self._known: dict[tuple[bytes, bytes], str] = {}
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def close(self) -> None:
@@ -106,10 +118,18 @@ class FileEvents:
                 refused.append(f"{mount.path} ({os.strerror(number)})")
         return refused
 
+    def know(self, folders: Iterable[str]) -> None:
+        """What happens in *folders* is told also when they are gone before it is read."""
+        for path in folders:
+            handle = ctypes.create_string_buffer(_HANDLE.pack(_MAX_HANDLE, 0), _HANDLE.size + _MAX_HANDLE)
+            if _libc.name_to_handle_at(_AT_FDCWD, os.fsencode(path), handle, ctypes.c_int(), 0) == 0:
+                size, _ = _HANDLE.unpack_from(handle)
+                self._known[_fsid(path), handle.raw[: _HANDLE.size + size]] = os.path.realpath(path)
+
     def _mark(self, path: str) -> int:
         flags = _FAN_MARK_ADD | _FAN_MARK_FILESYSTEM
         try:
-            fsid = os.statvfs(path).f_fsid.to_bytes(8, "little")[:_FSID_BYTES]
+            fsid = _fsid(path)
         except OSError as error:
             return error.errno or errno.EIO
         if _libc.fanotify_mark(self._fd, flags, self._mask, _AT_FDCWD, os.fsencode(path)) < 0:
@@ -137,6 +157,8 @@ class FileEvents:
                 folder, path = folders[fsid, handle]
                 if path:
                     self._touched(Touched(*_entry(folder, path, name), pid, moved))
+                elif path := self._known.get((fsid[:_FSID_BYTES], handle), ""):
+                    self._touched(Touched(os.path.join(path, os.fsdecode(name)), 0, pid, moved))  # noqa: PTH118
         finally:
             for folder, _ in folders.values():
                 if folder >= 0:
@@ -155,6 +177,10 @@ class FileEvents:
             return found
         finally:
             os.close(mount)
+
+
+def _fsid(path: str) -> bytes:
+    return os.statvfs(path).f_fsid.to_bytes(8, "little")[:_FSID_BYTES]
 
 
 def _path(folder: int) -> str:

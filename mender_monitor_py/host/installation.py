@@ -45,8 +45,8 @@ class Installation:
     The installation that runs, if any.
 
     *folder* is the update client's data folder. *payload* has, by the SHA-256 of each file of the artifact,
-    its names with the modes; *written* and *others* are the paths that the client's processes wrote, and that
-    others did.
+    its names with the modes; *written* and *others* are the paths that the client's processes wrote or
+    removed, and that others did. *folders* are those whose files are of interest to who has the key.
     """
 
     def __init__(self, folder: Path, procfs: Procfs, processes: ProcessEvents) -> None:
@@ -65,6 +65,7 @@ class Installation:
         self.payload: dict[str, dict[str, int]] = {}
         self.written: set[str] = set()
         self.others: set[str] = set()
+        self.folders: dict[object, set[str]] = {}
 
     def forget(self) -> None:
         """What comes is another installation than what was seen so far."""
@@ -163,8 +164,9 @@ class Installation:
 
     def _watch_files(self) -> None:
         try:
-            self._events = FileEvents(self._seen, self._lost, writes=True)
+            self._events = FileEvents(self._seen, self._lost, all_of_it=True)
             refused = self._events.mark(m for m in read_mounts() if m.kind not in _VIRTUAL)
+            self._events.know(set().union(*self.folders.values()))
         except UnknownError as error:
             log.info("who writes which file while the update client installs is not seen: %s", error)
             return

@@ -105,6 +105,11 @@ class Baselined(Check, Generic[E, T]):
         """The file that *thing* is, or comes from: who brought that one brought *thing*. Empty: none."""
 
     @staticmethod
+    def gone(entries: Sequence[E], /) -> list[str]:
+        """The paths of *entries* at which nothing is any more, though something should be."""
+        return []
+
+    @staticmethod
     def same_again(entry: E, thing: T, /) -> bool:
         """Whether *thing* is what *entry* expects, put there anew, as a rollback does."""
         return False

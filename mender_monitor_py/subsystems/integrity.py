@@ -10,6 +10,7 @@ of their own; what has changed does not wait for the slow ones.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
@@ -119,6 +120,10 @@ class IntegrityCheck(Baselined[Entry, Executable]):
     def file_of(self, host: Host, thing: Executable, /) -> str:
         return thing.path
 
+    @staticmethod
+    def gone(entries: Sequence[Entry], /) -> list[str]:
+        return [entry.literal for entry in entries if entry.literal and not os.path.lexists(entry.literal)]
+
     async def survey_of(self, host: Host, subject: str) -> list[Executable]:
         return _readable(await host.scanner.hash_all([unquote(subject)]))
 
@@ -133,6 +138,7 @@ class _Watch:
     def __init__(self, check: IntegrityCheck, host: Host, report: Report) -> None:
         self._check = check
         self._report = report
+        self._installation = host.installation
         self._level = check.settings.default_alert_level
         self._pace = Pace()
         self._expected = Expected(host, report, check, check.inline)
@@ -174,6 +180,7 @@ class _Watch:
                 await asyncio.sleep(self._pace.pause())
 
     async def aclose(self) -> None:
+        self._installation.folders.pop(self, None)
         self._expected.close()
         self._paths.close()
         for lane in (self._quick, self._big, self._full):
@@ -205,6 +212,7 @@ class _Watch:
         if not targets:
             raise UnknownError(f"the baseline of {self._check.id} has no entries")
         self._targets = targets
+        self._installation.folders[self] = {path.rpartition("/")[0] for path in targets}
         self._states.keep(targets)
         self._images.forget()
         for kept in (self._bad, self._unread, self._restless):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -95,6 +96,25 @@ def test_what_the_artifact_brought_is_expected_and_nothing_else(place: Place) ->
     assert place.rows() == {"app": sha256(NEW), "more": sha256(NEW), "tool": sha256(OLD)}
     assert "# serial: 2\n# ours since May\n" in place.list.read_text()
     assert place.rebaseline(payload=BROUGHT) == []
+
+
+def test_what_the_update_client_removed_is_expected_no_more(place: Place) -> None:
+    """
+    Not what somebody else removed.
+    """
+    (place.bin / "app").unlink()
+    (place.bin / "tool").unlink()
+    (told,) = place.rebaseline(written=frozenset({f"{place.bin}/app"}))
+    assert told["rows"] == [] and told["gone"] == [f"{place.bin}/app"]
+    assert place.rows() == {"tool": sha256(OLD)}
+    assert "# serial: 2\n# ours since May\n" in place.list.read_text()
+    assert place.rebaseline(written=frozenset({f"{place.bin}/app"})) == []
+
+
+def test_a_folder_that_the_update_client_removed(place: Place) -> None:
+    shutil.rmtree(place.bin)
+    (told,) = place.rebaseline(written=frozenset(f"{place.bin}/{name}" for name in ("app", "tool")))
+    assert len(told["gone"]) == 2 and place.rows() == {}
 
 
 def test_what_changed_before_it_began_is_still_a_finding(place: Place) -> None:

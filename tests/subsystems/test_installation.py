@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,42 @@ def test_who_writes_what_is_known(tmp_path: Path) -> None:
 
     def scenario() -> None:
         # A file system that has what fanotify needs, whatever the machine's own is.
+        mount("tmpfs", tmp_path)
+        play(tmp_path, story)
+
+    in_own_mounts(scenario)
+
+
+@needs_root
+def test_who_removes_what_is_known(tmp_path: Path) -> None:
+    """
+    Also of files whose folder went with them before that was read, where somebody has asked for it.
+    """
+
+    async def story(made: Installation, client: Path) -> None:
+        place = client.parent
+        for name in ("folder", "kept", "unknown"):
+            (place / name).mkdir()
+            (place / name / "file").touch()
+        made.folders["a list"] = {f"{place}/folder", f"{place}/nowhere"}
+        made.begin()
+        if made._events is None:
+            return  # this kernel does not tell: nothing is explained by it
+        code = (
+            f"import os, shutil; os.chdir('{place}'); shutil.rmtree('folder'); shutil.rmtree('unknown')\n"
+            "os.unlink('kept/file'); print(flush=True); input()"
+        )
+        command = [str(client), "-c", f'{sys.executable} -I -S -c "$1"; true', "sh", code]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # the loop waits meanwhile: nothing is read before all is gone
+            await until(lambda: {f"{place}/folder/file", f"{place}/kept/file"} <= made.written)
+            process.communicate(b"\n")
+        (place / "kept").rmdir()
+        await until(lambda: f"{place}/kept" in made.others)
+        assert not [path for path in made.written | made.others if path.startswith(f"{place}/unknown/")]
+
+    def scenario() -> None:
         mount("tmpfs", tmp_path)
         play(tmp_path, story)
 

@@ -48,6 +48,27 @@ def test_the_rule(evidence, path, now, packaged, why):
     assert evidence.explains(path, now, packaged) == why
 
 
+@pytest.mark.parametrize(
+    ("evidence", "path", "changed", "device", "why"),
+    [
+        (WRITER, "/x", 1050.0, "8", "removed by the update client"),
+        (WRITER, "/x", 990.0, "8", ""),
+        (WRITER, "/x", 1110.0, "8", ""),
+        (WRITER, "/both", 1050.0, "8", ""),
+        (WRITER, "/y", 1050.0, "8", ""),
+        (PAYLOAD, "/x", 1050.0, "8", ""),
+        (IMAGE, "/x", 10.0, "9", "not in the image"),
+        (IMAGE, "/x", 1070.0, "9", ""),
+        (IMAGE, "/x", 10.0, "8", ""),
+    ],
+)
+def test_the_rule_for_what_is_gone(evidence, path, changed, device, why):
+    """
+    Removed meanwhile by the update client alone, or never on the new root file system.
+    """
+    assert evidence.explains_absence(path, changed, device) == why
+
+
 def test_evidence_is_written_and_read():
     """
     The process that brings the lists up to date judges by what the watcher knew.
