@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 import pytest
 
@@ -32,6 +33,7 @@ class Scene:
         return subprocess.CompletedProcess(script, 0, shown, "")
 
     def told(self) -> list[Told]:
+        time.sleep(0.05)  # as a program that is started for it
         return self._told
 
 
