@@ -17,6 +17,7 @@ from mender_monitor_py.host.sockdiag import UDP, SockDiag, Socket
 from mender_monitor_py.host.socketowners import find_holders
 from mender_monitor_py.portlist import Holder, Listener
 
+MAX_LISTENERS = 8_192  # that are wanted: each takes 2 KiB, and anybody may open them
 HOLDERS_S = 60.0  # a descriptor can be handed on without a sign: all are looked up again
 HIDDEN_S = 300.0  # the kernel goes through a table of all connections that there could be: some 4 ms
 _CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of the namespace that the reading thread is in
@@ -37,7 +38,8 @@ class OpenPorts:
     The listeners of this network namespace, or of all.
 
     Who holds a socket is looked up when it is new, when one of its holders has ended or runs something else,
-    and each :data:`HOLDERS_S`. Each :data:`HIDDEN_S` this namespace is compared with /proc/net.
+    and each :data:`HOLDERS_S`. Each :data:`HIDDEN_S` this namespace is compared with /proc/net. *crowded*:
+    there are more than are looked at.
     """
 
     def __init__(self, procfs: Procfs, protocols: Iterable[str], *, all_namespaces: bool) -> None:
@@ -52,6 +54,8 @@ class OpenPorts:
         self._holders_until = 0.0
         self._hidden: dict[str, list[Socket]] = {}
         self._hidden_until = 0.0
+        self._cut = False
+        self.crowded = False
 
     def close(self) -> None:
         if self._own is not None:
@@ -93,13 +97,14 @@ class OpenPorts:
         return [one for inode, one in again.items() if inode in missing]
 
     def _missing(self, protocol: str) -> dict[int, Socket]:
-        found = {one.inode: one for one in bound_sockets(protocol) if one.inode}
-        for one in self._diag().sockets(protocol):
-            found.pop(one.inode, None)
-        return found
+        known = {one.inode for one in self._diag().sockets(protocol)}
+        if self._diag().is_cut(protocol):
+            return {}
+        return {one.inode: one for one in bound_sockets(protocol) if one.inode and one.inode not in known}
 
     def _dump(self) -> list[_View]:
         own = _view(self._diag(), self._protocols, "")
+        self._cut = any(map(self._diag().is_cut, self._protocols))
         if not self._all_namespaces:
             return [own]
         others = other_namespaces(self._procfs)
@@ -112,19 +117,21 @@ class OpenPorts:
     def _dump_there(self) -> _View:
         sockets = SockDiag()
         try:
-            return _view(sockets, self._protocols, "")
+            view = _view(sockets, self._protocols, "")
+            self._cut = self._cut or any(map(sockets.is_cut, self._protocols))
+            return view
         finally:
             sockets.close()
 
     def _resolve(self, views: list[_View], wanted: Wanted, *, stale: bool) -> list[Listener]:
-        listeners = [listener for listener in self._all(views) if wanted(listener)]
+        listeners = self._wanted(views, wanted)
         if stale:
             self._holders = {}
             self._holders_until = time.monotonic() + HOLDERS_S
         self._find_holders(listeners)
         if any(listener.inode and listener.inode not in self._holders for listener in listeners):
             # A socket may have been closed before its holder was found: what is still there counts.
-            listeners = [listener for listener in self._all(self._dump()) if wanted(listener)]
+            listeners = self._wanted(self._dump(), wanted)
             complete = self._find_holders(listeners)
             lost = [one.port for one in listeners if one.inode and one.inode not in self._holders]
             # With the right to look everywhere, a process that cannot be looked at hides something.
@@ -135,6 +142,11 @@ class OpenPorts:
         pids = {holder.pid for holders in self._holders.values() for holder in holders}
         self._executables = {pid: self._executable(pid) for pid in pids}
         return [one._replace(holders=self._holders.get(one.inode, ())) for one in listeners]
+
+    def _wanted(self, views: list[_View], wanted: Wanted) -> list[Listener]:
+        found = [listener for listener in self._all(views) if wanted(listener)]
+        self.crowded = self._cut or len(found) > MAX_LISTENERS
+        return found[:MAX_LISTENERS]
 
     def _all(self, views: list[_View]) -> Iterator[Listener]:
         """Every listener; one that was there before is the same object."""

@@ -11,6 +11,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import NamedTuple
 
 from mender_monitor_py.host.netlinksocket import NetlinkSocket
@@ -18,6 +19,7 @@ from mender_monitor_py.netlinkmessages import HEADER, alike
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
+MAX_SOCKETS = 10_000  # of a protocol and family: anybody may open more, and each takes memory
 TCP_ESTABLISHED, TCP_CLOSE, TCP_LISTEN = 1, 7, 10  # <net/tcp_states.h>
 TCP, UDP = "tcp", "udp"
 # An unconnected UDP socket is in TCP_CLOSE, a connected one in TCP_ESTABLISHED.
@@ -76,11 +78,16 @@ class SockDiag:
 
     def sockets(self, protocol: str) -> list[Socket]:
         """
-        All sockets of ``tcp`` in LISTEN, or of ``udp`` bound and not connected; IPv4 and IPv6.
+        The sockets of ``tcp`` in LISTEN, or of ``udp`` bound and not connected; IPv4 and IPv6.
 
-        Raises OSError.
+        Each at most MAX_SOCKETS; see :meth:`is_cut`. Raises OSError.
         """
         return [*self._dump(protocol, socket.AF_INET), *self._dump(protocol, socket.AF_INET6)]
+
+    def is_cut(self, protocol: str) -> bool:
+        """Whether there were more sockets of *protocol* at the last look."""
+        last = (found for (one, _), (_, found) in self._last.items() if one == protocol)
+        return any(len(found) == MAX_SOCKETS for found in last)
 
     def _dump(self, protocol: str, family: int) -> list[Socket]:
         key = protocol, family
@@ -94,7 +101,8 @@ class SockDiag:
             raise
         last = self._last.get(key)
         if last is None or last[0] != chunks:
-            last = self._last[key] = chunks, [found for chunk in chunks for found in parse(chunk)]
+            found = islice(chain.from_iterable(map(parse, chunks)), MAX_SOCKETS)
+            last = self._last[key] = chunks, list(found)
         return last[1]
 
 

@@ -39,7 +39,8 @@ class Findings:
         self._limit = limit
         self._summary = Observation(level, name, Subject(subject, "summary", "many"), key=key, event=events)
         self._summed = set(members or ())
-        self._rest: list[Observation] = []
+        self._rest: list[Observation] = []  # the first ones, to be named
+        self._waiting = 0
         self._room = limit
         # Where the summary's members are not known after a restart, what the first look finds belongs to it.
         self._resumed = members is None and report.is_bad(key)
@@ -88,22 +89,25 @@ class Findings:
             return True
         elif len(self._summed) < _MAX_SUMMED:
             self._summed.add(seen.key)
-            self._rest.append(seen)
+            self._waiting += 1
+            if len(self._rest) < _NAMED:
+                self._rest.append(seen)
         return False
 
     @property
     def waiting(self) -> bool:
         """Whether :meth:`summarise` has something to tell."""
-        return bool(self._rest)
+        return bool(self._waiting)
 
     async def summarise(self, memory: str | None = None) -> None:
         """Tell the findings of this look that were too many, and keep *memory*. Raises OutboxError."""
-        if not self._rest:
+        if not self._waiting:
             return
-        rest, self._rest = self._rest, []
-        names = [f"{seen.name} ({seen.subject.name})" for seen in rest[:_NAMED]]
-        more = f"\n… and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
-        text = f"{len(rest)} more findings at once:\n" + "\n".join(names) + more
+        first, self._rest = self._rest, []
+        count, self._waiting = self._waiting, 0
+        names = [f"{seen.name} ({seen.subject.name})" for seen in first]
+        more = f"\n… and {count - len(first)} more" if count > len(first) else ""
+        text = f"{count} more findings at once:\n" + "\n".join(names) + more
         seen = Observation(
             self._summary.level,
             self._summary.name,

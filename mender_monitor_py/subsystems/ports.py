@@ -101,6 +101,8 @@ class PortsCheck(Baselined[Entry, Port]):
                         look_again = False
                         found = observations(unexpected, host.procfs, level)
                         await findings.look(found, "The port is not open any more, or is expected now")
+                        many = "there are too many open ports, not all of them are looked at"
+                        report.note("many", many if ports.crowded else "")
                 except UnknownError as error:
                     look_again = True
                     report.unknown(str(error))

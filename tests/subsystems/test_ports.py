@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mender_monitor_py.host import openports
+from mender_monitor_py.host import openports, sockdiag
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procfs import Procfs
@@ -410,6 +410,40 @@ def test_what_is_learned_is_expected(paths, attacker):
             async with watched(paths, check(PORTS_ALLOW="\n".join(rows))) as report:
                 await looks(report)
                 assert report.alerts == []
+
+    in_network(scenario)
+
+
+MANY = """
+import socket, time
+keep = [socket.create_server(("0.0.0.0", port)) for port in range(2000, 2050)]
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    "bound", [(openports, "MAX_LISTENERS"), (sockdiag, "MAX_SOCKETS")], ids=lambda b: b[1]
+)
+@pytest.mark.parametrize("allowed", ["tcp 1 none /none", "tcp 2000-2049"])
+def test_more_ports_than_are_looked_at(paths, attacker, monkeypatch, bound, allowed):
+    """Anybody may open thousands: they fill no memory, the status says so, and none of them hides."""
+    monkeypatch.setattr(*bound, 20)
+    monkeypatch.setattr(openports, "HIDDEN_S", 0.1)
+
+    async def scenario():
+        one = check(PORTS_ALLOW=allowed, PORTS_MAX_ALERTS="5")
+        async with watched(paths, one) as report:
+            with running(attacker, MANY):
+                await report.until(lambda: report.notes.get("many"))
+                await looks(report)
+                if "none" in allowed:
+                    assert len(report.open) == 6
+                    text = report.last("Many unexpected open ports").details.description
+                    assert text.startswith("15 more findings at once")
+                else:
+                    assert report.alerts == []
+            await report.until(lambda: not report.open and not report.notes["many"])
 
     in_network(scenario)
 
