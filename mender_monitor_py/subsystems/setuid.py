@@ -268,7 +268,8 @@ class _Watch:
 
     async def _judge(self, allowed: Allowed) -> None:
         judged = ((one, allowed.judge(one)) for _, one in sorted(self._known.items()))
-        found = [self._observation(one, wrong) for one, wrong in judged if wrong is not None]
+        # One after the other: there may be thousands.
+        found = (self._observation(one, wrong) for one, wrong in judged if wrong is not None)
         now = time.monotonic()
         fresh = now >= self._fresh_at
         if fresh:
