@@ -91,14 +91,17 @@ class TcpCounters:
         ended, self._ended = self._ended, []
         return ended
 
-    def _dump(self, family: int) -> list[Message]:
+    def _dump(self, family: int) -> Iterator[Message]:
+        """One after the other: a server has many, and each takes as much again when it is taken apart."""
         body = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, _STATES)
         try:
-            return self._socket.dump(SOCK_DIAG_BY_FAMILY, body)
+            datagrams = self._socket.datagrams(SOCK_DIAG_BY_FAMILY, body)
         except OSError as error:
-            if family == socket.AF_INET6 and error.errno == errno.ENOENT:
-                return []  # IPv6 may be left out of the kernel
-            raise
+            if family != socket.AF_INET6 or error.errno != errno.ENOENT:
+                raise
+            return  # IPv6 may be left out of the kernel
+        for data in datagrams:
+            yield from messages(data)
 
     def _received(self, data: bytes) -> None:
         self._ended += parse(messages(data))
