@@ -24,7 +24,7 @@ import pytest
 
 from mender_monitor_py import scan
 from mender_monitor_py.errors import UnknownError
-from mender_monitor_py.host import procconnector, processevents
+from mender_monitor_py.host import hidden, procconnector, processevents
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.host import Host
@@ -624,8 +624,6 @@ class Filtered(Procfs):
 
 @pytest.mark.parametrize("source", ["connector", "cgroup", "signal 0"])
 def test_a_process_that_the_listing_does_not_show(paths, tmp_path, monkeypatch, source):
-    from mender_monitor_py.host import hidden
-
     if source != "cgroup":
         monkeypatch.setattr(hidden, "cgroup_processes", lambda mounts: [])
     if source != "signal 0":
@@ -647,6 +645,37 @@ def test_a_process_that_the_listing_does_not_show(paths, tmp_path, monkeypatch, 
 
     if source == "connector" and not _has_connector():
         pytest.skip("no process connector here")
+    asyncio.run(scenario())
+
+
+NETLINK = """
+import socket, time
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+s.bind((0, 0))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_its_netlink_socket_gives_away(paths, tmp_path, monkeypatch):
+    """The kernel has its number in a list of sockets; all other traces are taken away here."""
+
+    async def refused():
+        raise UnknownError("no process connector here")
+
+    monkeypatch.setattr(ProcConnector, "open", refused)
+    monkeypatch.setattr(hidden, "cgroup_processes", lambda mounts: [])
+    monkeypatch.setattr(hidden.HiddenProcesses, "_sweep", lambda self: iter(()))
+
+    async def scenario():
+        procfs = Filtered()
+        with running(sys.executable, NETLINK) as found:
+            procfs.hidden = found.pid
+            async with watched(paths, check(tmp_path), procfs=procfs) as report:
+                name = f"Hidden process {found.pid}"
+                await report.until(lambda: name in report.open)
+                assert "it has a netlink socket" in report.last(name).details.description
+
     asyncio.run(scenario())
 
 
