@@ -382,6 +382,24 @@ def test_what_comes_in_bursts_is_bounded_too(paths, place, monkeypatch):
     asyncio.run(scenario())
 
 
+@needs_root
+def test_lost_events_are_no_loss(paths, place, monkeypatch):
+    """fanotify(7): when its queue is full the kernel drops events, and says so. A scan finds all."""
+    limit = Path("/proc/sys/fs/fanotify/max_queued_events")
+    most = int(limit.read_text()) if limit.exists() else 16_384
+    monkeypatch.setattr(setuid, "_RESCAN_S", 0.2)
+
+    async def scenario():
+        async with watched(paths, check(place)) as report:
+            assert report.notes["events"] == ""
+            for number in range(most + 10):  # before the loop has its turn
+                (place / "below" / str(number)).touch()
+            late = shell(place / "late", 0o4755)
+            await report.until(lambda: report.open == [name(late)])
+
+    asyncio.run(scenario())
+
+
 def test_without_a_list_the_check_is_unknown_and_recovers(paths, place):
     async def scenario():
         async with watched(paths, check(place, SETUID_ALLOW=""), knows=False) as report:
