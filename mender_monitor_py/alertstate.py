@@ -244,12 +244,16 @@ def _details(fields: dict[str, Any] | None) -> Details | None:
 
 
 def _untold(state: State, seen: Observation, *, changed: bool) -> Details | None:
-    """The details to keep of what is seen in silence: the first ones, if more than is kept."""
+    """
+    The details to keep of what is seen in silence: the first ones, where the last ones may say less.
+
+    The last ones have no lines. Of an event that is seen again little may be left: its process has ended.
+    """
     if not seen.bad or state.told != OK:
         return None
     if not changed:
         return state.untold
-    return seen.details if seen.details != seen.without_lines().details else None
+    return seen.details if seen.event or seen.details != seen.without_lines().details else None
 
 
 def _is_another(last: Observation | None, seen: Observation) -> bool:

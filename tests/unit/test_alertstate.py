@@ -220,6 +220,19 @@ def test_what_is_silent_is_told_later_if_it_is_still_so():
     assert catch_up(State()) == (State(), ())
 
 
+def test_an_event_in_silence_is_told_as_it_was_seen_first():
+    """
+    A process that is seen again when it has ended: the alert has what was known of it while it ran. Of a
+    condition it has what is the case at the end.
+    """
+    first, later = Details("pid 7, run by root"), Details("it has ended")
+    for seen, told in ((replace(MATCH, details=first), first), (replace(BAD, details=first), later)):
+        state, _ = observe(State(), seen, 1, LIMITS, silent=True)
+        state, _ = observe(state, replace(seen, details=later), 2, LIMITS, silent=True)
+        (alert,) = catch_up(decode(encode(state, STAMP))[0])[1]
+        assert alert.details == told
+
+
 def test_flapping_goes_on_in_silence():
     """
     Flapping that ends in silence is cleared afterwards; flapping that begins in it is told if it goes on.
