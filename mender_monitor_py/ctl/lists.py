@@ -172,7 +172,7 @@ class Kept:
         by_subject: dict[str, list[Any]] = {}
         for entry in allowing:
             by_subject.setdefault(self.check.subject(entry), []).append(entry)
-        anywhere = by_subject.pop("", [])
+        anywhere = self.check.candidates(by_subject.pop("", []))
         things = self.survey()
         subjects = [self.check.subject(self._parsed(thing.row)) for thing in things]
         used: set[int] = set()
@@ -180,7 +180,7 @@ class Kept:
         changed: list[Changed] = []
         for thing, subject in zip(things, subjects, strict=True):
             about = by_subject.get(subject, [])
-            fitting = [entry for entry in (*about, *anywhere) if self.check.allows(entry, thing)]
+            fitting = [entry for entry in (*about, *anywhere(thing)) if self.check.allows(entry, thing)]
             used.update(map(id, fitting or about))
             if not fitting and about:
                 rows = [row for row, entry in entries if entry in about]
@@ -221,8 +221,8 @@ class Kept:
         by_subject: dict[str, list[Any]] = {}
         for entry in entries:
             by_subject.setdefault(self.check.subject(entry), []).append(entry)
-        anywhere = by_subject.pop("", [])
-        return lambda thing: [*by_subject.get(self.subject_of(thing.row), ()), *anywhere]
+        anywhere = self.check.candidates(by_subject.pop("", []))
+        return lambda thing: [*by_subject.get(self.subject_of(thing.row), ()), *anywhere(thing)]
 
     @property
     def _by_path(self) -> bool:

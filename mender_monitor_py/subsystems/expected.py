@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -131,6 +131,10 @@ class Baselined(Check, Generic[E, T]):
     def allows(self, entry: E, thing: T, /) -> bool:
         """Whether *thing* is what *entry* expects."""
         return entry.allows(thing)
+
+    def candidates(self, entries: Sequence[E]) -> Callable[[T], Iterable[E]]:
+        """Gives, for a thing, those of *entries* that may allow it, without a look at all of them."""
+        return lambda thing: entries
 
     def differences(self, entry: E, thing: T, /) -> list[str]:
         """What of *thing* is other than *entry* expects, where both are about the same :meth:`subject`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
 from mender_monitor_py.baseline import inline
@@ -28,6 +28,7 @@ from mender_monitor_py.proclist import (
     Entry,
     Facts,
     Image,
+    Programs,
     begins_entry,
     file_of,
     is_loader,
@@ -114,6 +115,9 @@ class ProcessCheck(Baselined[Entry, Image]):
     @property
     def follows_deployments(self) -> bool:
         return not self.deny
+
+    def candidates(self, entries: Sequence[Entry]) -> Callable[[Image], Iterable[Entry]]:
+        return Programs(entries).about
 
     def file_of(self, host: Host, thing: Image, /) -> str:
         return file_of(thing)
