@@ -123,7 +123,7 @@ def in_machine(folder: Path, seconds: float) -> None:
     ):
         put_sources(vm)
         vm.run(machine.START)
-        watched = machine.Watched(vm)
+        watched = machine.Place(vm)
 
         def family() -> Family:
             pid = vm.run("systemctl show -P MainPID mender-monitor").strip()

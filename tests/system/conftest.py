@@ -19,6 +19,7 @@ LONG = (
     "test_flapping.py",
     "test_attack_demo.py",
     "test_security_machine.py",
+    "test_hold_machine.py",
     "test_wifi.py",
     "test_deployments.py",
     "test_hold.py",

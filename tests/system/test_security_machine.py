@@ -6,16 +6,13 @@ What a container refuses (fanotify for whole file systems, the process connector
 
 from __future__ import annotations
 
-import json
 import re
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from tests.system.vm import SHARED, Vm
-from tests.system.vmproduct import UNITS, installed
+from tests.system.vmproduct import UNITS, Watched, installed
 
 CHECKS = ("integrity core", "pid app", "ports external", "process all", "setuid system")
 DEFINE = """
@@ -37,25 +34,11 @@ systemctl start {UNITS}
 MOST_KIB = 30 * 1024
 
 
-class Watched:
-    """The machine with the package, and what its daemon says."""
-
-    def __init__(self, vm: Vm) -> None:
-        self.vm = vm
-
-    def checks(self) -> dict[str, Any]:
-        """The status of each check, as the daemon writes it."""
-        status = json.loads(self.vm.run("cat /run/mender-monitor/status.json"))
-        return {f"{one['subsystem']} {one['name']}": one for one in status["checks"]}
+class Place(Watched):
+    """The machine with all five checks."""
 
     def findings(self) -> set[str]:
         return {found["name"] for check in self.checks().values() for found in check["findings"]}
-
-    def until(self, test: Callable[[], bool], seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not test():
-            assert time.monotonic() < end, f"{self.checks()}\n{self.vm.run('journalctl -u mender-monitor')}"
-            time.sleep(0.2)  # what happens inside another machine cannot be awaited
 
     def alert(self, name: str) -> str:
         """The last alert of this *name* that waits to be sent, as JSON."""
@@ -66,13 +49,13 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(machine: Vm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+def watched(machine: Vm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """All five checks are enabled, and have looked."""
     folder = tmp_path_factory.mktemp("product")
     with installed(machine, folder, lambda root: root.sh(DEFINE)):
         machine.run(START)
-        found = Watched(machine)
-        found.until(lambda: all(found.checks()[name]["state"] == "OK" for name in CHECKS), 180)
+        found = Place(machine)
+        found.until(lambda: found.are_well(CHECKS), 180)
         yield found
         machine.run("systemctl stop app")
 
@@ -96,7 +79,7 @@ def test_systemd_in_the_initial_namespaces(machine: Vm) -> None:
         machine.run("exit 1")
 
 
-def test_nothing_is_refused_to_the_unit(watched: Watched) -> None:
+def test_nothing_is_refused_to_the_unit(watched: Place) -> None:
     """No check falls back to anything, and all five are small."""
     assert [note for name in CHECKS for note in watched.checks()[name]["notes"]] == []
     pid = watched.vm.run("systemctl show -P MainPID mender-monitor").strip()
@@ -104,7 +87,7 @@ def test_nothing_is_refused_to_the_unit(watched: Watched) -> None:
     assert used <= MOST_KIB
 
 
-def test_programs_of_a_millisecond(watched: Watched) -> None:
+def test_programs_of_a_millisecond(watched: Place) -> None:
     """Each is named, by the process connector and fanotify."""
     names = {f"Unexpected process /opt/blink{number}" for number in range(10)}
     watched.vm.run("for n in 0 1 2 3 4 5 6 7 8 9; do cp /bin/true /opt/blink$n; /opt/blink$n; done")
@@ -112,7 +95,7 @@ def test_programs_of_a_millisecond(watched: Watched) -> None:
     assert "Processes that could not be named" not in watched.findings()
 
 
-def test_a_set_uid_executable_by_its_event(watched: Watched) -> None:
+def test_a_set_uid_executable_by_its_event(watched: Place) -> None:
     """The next scan is an hour away, and nobody looks at that folder. The alert says who did it."""
     name = "Unexpected set-uid executable /srv/a/b/sh"
     watched.vm.run("mkdir -p /srv/a/b && install -m 755 /bin/sh /srv/a/b/sh && chmod u+s /srv/a/b/sh")
@@ -122,7 +105,7 @@ def test_a_set_uid_executable_by_its_event(watched: Watched) -> None:
     watched.until(lambda: name not in watched.findings())
 
 
-def test_a_process_under_a_mount(watched: Watched) -> None:
+def test_a_process_under_a_mount(watched: Place) -> None:
     """The unit has a /proc of its own; it is the system's where somebody hides."""
     script = "mkdir -p /opt/empty; sleep 600 >/dev/null & mount --bind /opt/empty /proc/$!; echo $!"
     pid = watched.vm.run(script).strip()
@@ -132,7 +115,7 @@ def test_a_process_under_a_mount(watched: Watched) -> None:
     watched.until(lambda: f"Hidden process {pid}" not in watched.findings())
 
 
-def test_an_executable_that_is_overwritten_and_one_under_a_mount(watched: Watched) -> None:
+def test_an_executable_that_is_overwritten_and_one_under_a_mount(watched: Place) -> None:
     names = {"Executable /usr/bin/tac changed", "Executable /usr/bin/tail changed"}
     watched.vm.run("echo >>/usr/bin/tac; mount --bind /usr/bin/tac /usr/bin/tail")
     watched.until(lambda: names <= watched.findings())
@@ -140,7 +123,7 @@ def test_an_executable_that_is_overwritten_and_one_under_a_mount(watched: Watche
     watched.until(lambda: "Executable /usr/bin/tail changed" not in watched.findings())
 
 
-def test_a_port_with_its_owner(watched: Watched) -> None:
+def test_a_port_with_its_owner(watched: Place) -> None:
     code = "import socket, time; s = socket.create_server(('0.0.0.0', 4444)); time.sleep(600)"
     watched.vm.run(f'systemd-run --quiet --unit=backdoor python3 -c "{code}"')
     name = "Unexpected open port tcp/4444"
@@ -150,7 +133,7 @@ def test_a_port_with_its_owner(watched: Watched) -> None:
     watched.until(lambda: name not in watched.findings())
 
 
-def test_a_service_that_was_killed(watched: Watched) -> None:
+def test_a_service_that_was_killed(watched: Place) -> None:
     """systemd starts it again after 10 ms; how the old one ended is known here."""
     watched.vm.run("systemctl kill --signal=SEGV app")
     watched.until(lambda: "Process app restarted" in watched.findings())
