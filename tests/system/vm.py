@@ -24,6 +24,7 @@ from tests.system.vmimage import PLAIN_INIT, vm_image
 
 QEMU = "qemu-system-x86_64"
 SHARED = "/mnt/host"
+HOST = "10.0.2.2"
 BOOT_SECONDS = 180.0
 # A KVM that takes longer will never do it: the module kvm_pvm has the device and cannot boot a stock kernel.
 KVM_BOOT_SECONDS = 60.0
@@ -52,11 +53,22 @@ class Vm:
 
     The folder *share* is its ``/mnt/host``, both ways. PID 1 is a script that only reaps (``plain``, up in
     half the time) or systemd, which has started everything on entry. It has no network but the loopback.
-    What is written to its disk is lost at the end.
+    What is written to its disk is lost at the end; not to a *disk* of the caller's, booted from :attr:`root`.
+    *network*: it has an eth0, by which this machine's loopback is :data:`HOST`; see SLiRP in qemu(1).
     """
 
-    def __init__(self, share: Path, *, init: Literal["plain", "systemd"] = "plain") -> None:
+    def __init__(
+        self,
+        share: Path,
+        *,
+        init: Literal["plain", "systemd"] = "plain",
+        disk: Path | None = None,
+        network: bool = False,
+    ) -> None:
         self.share = share
+        self.disk = disk
+        self.network = network
+        self.root = "/dev/vda"
         self._init = init
         self._folder = Path()
         self._qemu: subprocess.Popen[bytes] | None = None
@@ -65,19 +77,32 @@ class Vm:
         self.accelerator = ""
 
     def __enter__(self) -> Self:
-        image = vm_image()
         self._folder = Path(tempfile.mkdtemp(prefix="mmp-vm-"))
         try:
-            if not (_kvm() and self._boot(image, "kvm", KVM_BOOT_SECONDS)):
-                booted = self._boot(image, "tcg,thread=multi", BOOT_SECONDS)
-                assert booted, f"the virtual machine did not boot:\n{self.console()}"
-            if self._init == "systemd":
-                # "degraded" is an answer too: its status is not 0.
-                self.attempt("systemctl is-system-running --wait", seconds=BOOT_SECONDS)
+            self.boot()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def boot(self) -> None:
+        """Switch it on. Raises AssertionError, with what it printed, when it does not come up."""
+        image = vm_image()
+        if not (_kvm() and self._boot(image, "kvm", KVM_BOOT_SECONDS)):
+            booted = self._boot(image, "tcg,thread=multi", BOOT_SECONDS)
+            assert booted, f"the virtual machine did not boot:\n{self.console()}"
+        if self._init == "systemd":
+            # "degraded" is an answer too: its status is not 0.
+            self.attempt("systemctl is-system-running --wait", seconds=BOOT_SECONDS)
+
+    def wait_off(self, seconds: float) -> None:
+        """Returns when it has ended itself: it was to reboot, or its kernel has panicked."""
+        assert self._qemu is not None
+        try:
+            self._qemu.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"it does not reboot:\n{self.console()}") from error
+        self._stop()
 
     def __exit__(self, *_: object) -> None:
         self._stop()
@@ -110,7 +135,8 @@ class Vm:
         """Whether it came up within *limit* seconds."""
         self._port, theirs = socket.socketpair()
         # On a busy machine the kernel would take a late tick for a broken timer, and panic.
-        words = "root=/dev/vda rw console=ttyS0 panic=-1 net.ifnames=0 mitigations=off no_timer_check quiet"
+        words = f"root={self.root} rw console=ttyS0 panic=-1 quiet"
+        words += " net.ifnames=0 mitigations=off no_timer_check"
         if self._init == "plain":
             words += f" vm.init={PLAIN_INIT}"
         command = [
@@ -120,11 +146,14 @@ class Vm:
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-serial", f"file:{self._folder}/console",
             "-kernel", f"{image}/vmlinuz", "-initrd", f"{image}/initrd.gz", "-append", words,
-            "-drive", f"file={image}/root.ext4,if=virtio,format=raw,snapshot=on",
+            "-drive", f"file={self.disk},if=virtio,format=raw,cache=unsafe"
+            if self.disk else f"file={image}/root.ext4,if=virtio,format=raw,snapshot=on",
             "-virtfs", f"local,path={self.share},mount_tag=host,security_model=none",
             "-chardev", f"socket,id=agent,fd={theirs.fileno()}",
             "-device", "virtio-serial", "-device", "virtserialport,chardev=agent",
         ]  # fmt: skip
+        if self.network:
+            command += ["-netdev", "user,id=net", "-device", "virtio-net,netdev=net"]
         with theirs, (self._folder / "qemu").open("wb") as log:
             self._qemu = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs.fileno()]
@@ -155,8 +184,8 @@ class Vm:
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         assert self._port is not None, "the virtual machine is switched off"
         self._port.settimeout(seconds)
-        self._port.sendall(json.dumps(request).encode() + b"\n")
         try:
+            self._port.sendall(json.dumps(request).encode() + b"\n")
             return self._answer(seconds)
         except (ConnectionError, TimeoutError) as error:
             raise AssertionError(f"the virtual machine does not answer: {error}\n{self.console()}") from error

@@ -30,7 +30,7 @@ DISK_SIZE = "2G"  # sparse
 MODULES = (
     "mac80211_hwsim", "aes_generic", "ccm", "cmac", "ctr", "gcm", "michael_mic",
     "9p", "9pnet_virtio", "autofs4", "binfmt_misc", "virtio_console",
-    "dummy", "inet_diag", "overlay", "tcp_diag", "udp_diag", "unix_diag", "veth",
+    "dummy", "inet_diag", "overlay", "tcp_diag", "udp_diag", "unix_diag", "veth", "virtio_net",
 )  # fmt: skip
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
 
@@ -41,12 +41,15 @@ _INITRD_INIT = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
 while read -r module; do /bin/busybox insmod "$module"; done </modules
-while [ ! -b /dev/vda ]; do /bin/busybox sleep 0.1; done
-/bin/busybox mount -t ext4 -o rw /dev/vda /mnt
 init=/sbin/init
 for word in $(/bin/busybox cat /proc/cmdline); do
-    case $word in vm.init=*) init=${word#vm.init=} ;; esac
+    case $word in
+        root=*) root=${word#root=} ;;
+        vm.init=*) init=${word#vm.init=} ;;
+    esac
 done
+while [ ! -b "$root" ]; do /bin/busybox sleep 0.1; done
+/bin/busybox mount -t ext4 -o rw "$root" /mnt
 /bin/busybox umount /proc
 /bin/busybox mount -o move /dev /mnt/dev
 exec /bin/busybox switch_root /mnt "$init"
