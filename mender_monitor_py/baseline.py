@@ -240,9 +240,26 @@ _TOKEN = re.compile(
 )
 
 
+_STARS = {"any": ".*", "some": "[^/]*"}
+
+
 def _regex(glob: str) -> str:
-    """A regular expression that matches what *glob* does."""
-    return ".*" if glob == "*" else _TOKEN.sub(_regex_of, glob)
+    """A regular expression that matches what *glob* does, in a time that no text makes long."""
+    if glob == "*":
+        return ".*"
+    stars, texts = [], [""]
+    for token in _TOKEN.finditer(glob):
+        if token.lastgroup in _STARS:
+            stars.append(token.lastgroup)
+            texts.append("")
+        else:
+            texts[-1] += _regex_of(token)
+    found = texts[0]
+    for star, text, following in zip(stars, texts[1:], (*stars, "")[1:], strict=True):
+        # Where the next star may stand for all that is skipped, the first place that fits is as good as any.
+        first = following == "any" or (star == "some" and following)
+        found += f"(?>{_STARS[star]}?{text})" if first else f"{_STARS[star]}{text}"
+    return found
 
 
 def _regex_of(token: re.Match[str]) -> str:
@@ -253,8 +270,7 @@ def _regex_of(token: re.Match[str]) -> str:
         if not token["set"]:
             return re.escape(token[0])
         return f"(?!/)[{'^' if token['not'] else ''}{_set(token['set'])}]"
-    wild = {"any": ".*", "some": "[^/]*", "one": "[^/]"}
-    return wild.get(kind or "") or re.escape(token["escaped"] or token["plain"])
+    return "[^/]" if kind == "one" else re.escape(token["escaped"] or token["plain"])
 
 
 def _set(characters: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+import time
 
 import pytest
 from hypothesis import given
@@ -118,6 +120,29 @@ def test_globs(glob, matching, other):
 @given(st.text(st.sampled_from("ab*?"), max_size=8), st.text(st.sampled_from("ab"), max_size=8))
 def test_globs_without_folders_are_those_of_the_shell(glob, text):
     assert fnmatch.fnmatchcase(text, glob) == Glob(glob).matches(text)
+
+
+NAIVE = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@given(
+    st.lists(st.sampled_from(["**", "*", "?", "a", "b", "/", "ab", "/a"]), min_size=1, max_size=9),
+    st.text(st.sampled_from("ab/"), max_size=12),
+)
+def test_a_glob_matches_what_its_parts_do(parts, text):
+    """However many stars it has, and whichever place of several they are matched at."""
+    glob = "".join(parts)
+    naive = re.sub(r"\*\*|.", lambda part: NAIVE.get(part[0], part[0]), glob)
+    assert Glob(glob).matches(text) == (glob == "*" or re.fullmatch(naive, text) is not None)
+
+
+def test_no_text_takes_a_glob_long():
+    """Names of files are an attacker's; a pattern with several stars has a great many ways to fit."""
+    started = time.process_time()
+    assert not Glob("/opt/" + "*a" * 12 + "*b").matches("/opt/" + "a" * 250)
+    assert not Glob("/**/a**a*a**a*a*b").matches("/" + "a/" * 200)
+    assert not Glob("**a**a**a**a**b").matches("a" * 4000)
+    assert time.process_time() - started < 5
 
 
 @given(st.text(max_size=20), st.text(max_size=5))
