@@ -167,23 +167,49 @@ def test_a_disk_that_is_full_or_read_only(device, options) -> None:
         subprocess.run(["umount", spool], check=True)
 
 
-def test_a_disk_that_hangs(device, tmp_path) -> None:
-    """The client goes on."""
-    tools = tmp_path / "tools"
+def call_with(tools: Path, root: Path, **texts: str) -> float:
+    """Run a script where the programs *texts* take the place of the device's; the seconds that it took."""
     tools.mkdir()
-    (tools / "dd").write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep {HANGS_S}\n")
-    (tools / "dd").chmod(0o755)
+    for name, text in texts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
     began = time.monotonic()
     done = subprocess.run(
         [ALL[0]],
-        env={"PATH": f"{tools}:{os.environ['PATH']}", "MENDER_MONITOR_ROOT": str(device.root)},
+        env={"PATH": f"{tools}:{os.environ['PATH']}", "MENDER_MONITOR_ROOT": str(root)},
         stdout=subprocess.PIPE,
         timeout=30,
         check=False,
     )
     assert done.returncode == 0
-    assert time.monotonic() - began < LONGEST_S
+    return time.monotonic() - began
+
+
+def test_a_disk_that_hangs(device, tmp_path) -> None:
+    """The client goes on."""
+    hanging = f"echo $$ >{tmp_path}/pid\nexec sleep {HANGS_S}"
+    assert call_with(tmp_path / "tools", device.root, dd=hanging) < LONGEST_S
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_device_on_which_all_takes_long(device, tmp_path) -> None:
+    """The second is one of the clock, however long the script's own sleep takes."""
+    hanging = f"echo $$ >{tmp_path}/pid\nexec {shutil.which('sleep')} {HANGS_S}"
+    slow = f"echo x >>{tmp_path}/sleeps\nexec {shutil.which('sleep')} 0.5"
+    call_with(tmp_path / "tools", device.root, dd=hanging, sleep=slow)
+    assert len((tmp_path / "sleeps").read_text().split()) <= 2
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("text", "wall"), [("echo 12", 12.0), ("echo -5", 0.0), ("exit 1", 0.0)])
+def test_another_clock(device, tmp_path, text, wall) -> None:
+    """One of 1970, one before it, and none: the time since the boot is what counts."""
+    call_with(tmp_path / "tools", device.root, date=text)
+    (file,) = device.deployment_spool.iterdir()
+    event = deploymentevents.parse(file.read_bytes())
+    assert event is not None
+    assert event.wall == wall
+    assert abs(event.boottime - Clock().now().boottime) < 60
 
 
 # Where the package puts them
@@ -258,6 +284,34 @@ def test_nothing_where_it_is_not_safe(system) -> None:
     (folder / "version").write_text("4")
     assert "a version that is not known" in manage(system, "install")
     assert listed(system) == ["Idle_Enter_00_theirs", "version"]
+
+
+def test_a_version_file_that_a_package_has_by_now_stays(system) -> None:
+    """The newer client's package brings the same file, and may come after us."""
+    manage(system, "install")
+    lists = system / "var/lib/dpkg/info"
+    lists.mkdir(parents=True)
+    (lists / "mender-update.list").write_text("/etc/mender/scripts\n/etc/mender/scripts/version\n")
+    manage(system, "remove")
+    assert listed(system) == ["version"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_gets_nothing(system) -> None:
+    """No half of a script, and no empty version file: either stops all updates."""
+    mender = system / "etc/mender"
+    mender.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", mender], check=True)
+    try:
+        (mender / "scripts").mkdir()
+        with (mender / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+            while True:
+                file.write(b"x" * 4096)
+        assert "cannot be written" in manage(system, "install")
+        assert listed(system) == []
+        assert sorted(path.name for path in mender.iterdir()) == ["filler", "scripts"]
+    finally:
+        subprocess.run(["umount", mender], check=True)
 
 
 def test_nothing_without_the_client(system) -> None:
