@@ -107,8 +107,10 @@ def _waits(finding: dict[str, Any]) -> str:
 
 
 def _silent(silenced: dict[str, Any]) -> str:
-    minutes = max(round(silenced["seconds"] / 60), 1)
-    return one_line(f"silent for {minutes} more minutes: {silenced['reason'] or 'no reason is given'}")
+    seconds = silenced["seconds"]
+    number, unit = (round(seconds / 60), "minute") if seconds >= 60 else (max(round(seconds), 1), "second")
+    left = f"{number} more {unit}{'' if number == 1 else 's'}"
+    return one_line(f"silent for {left}: {silenced['reason'] or 'no reason is given'}")
 
 
 def _outbox(outbox: Outbox, paths: Paths, clock: Clock) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _text(found: dict[str, Any]) -> str:
     for check in found["checks"]:
         name = f"{check['subsystem']} {check['name']}"
         rows.append((check["state"], moment(check["since"]), name, check["error"]))
-        if check["silenced"] is not None:
+        if check["silenced"] not in (None, found["silenced"]):  # what is so for all of them is above
             rows.append(("", "", "", _silent(check["silenced"])))
         rows += [
             ("", moment(one["since"]), "", f"{one['level']}: {one['name']}{_waits(one)}")
