@@ -24,16 +24,13 @@ class Managed:
     """
     A deployment from the server, as ``state`` has it.
 
-    *phase* is the client's word. *artifact* is empty until its header was read. *rollback* says whether the
-    payload can be rolled back (None: not known yet), *reboot* whether it asked for a reboot.
+    *phase* is the client's word. *artifact* is empty until its header was read.
     """
 
     phase: str
     id: str
     artifact: str
     payload_types: tuple[str, ...]
-    rollback: bool | None
-    reboot: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +65,11 @@ def parse(values: Mapping[bytes, bytes]) -> Stored:
 def _managed(value: Mapping[str, Any]) -> Managed:
     info = _mapping(value, "UpdateInfo")
     artifact = _mapping(info, "Artifact")
-    reboots = info.get("RebootRequested")
     return Managed(
         phase=_text(value, "Name"),
         id=_text(info, "ID"),
         artifact=_text(artifact, "artifact_name"),
         payload_types=_texts(artifact.get("PayloadTypes")),
-        rollback={"rollback-supported": True, "rollback-not-supported": False}.get(
-            _text(info, "SupportsRollback")
-        ),
-        reboot=isinstance(reboots, list) and any(reboots),
     )
 
 

@@ -170,8 +170,6 @@ MANAGED_STATES = st.builds(
     id=st.sampled_from(["d1", "d2"]),
     artifact=st.sampled_from(["", "release-2"]),
     payload_types=st.just(()),
-    rollback=st.none() | st.booleans(),
-    reboot=st.booleans(),
 )
 STANDALONE_STATES = st.builds(
     Standalone, artifact=st.sampled_from(["release-2", "release-3"]), payload_types=st.just(("x",))

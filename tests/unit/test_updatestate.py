@@ -30,7 +30,7 @@ STATE = {
 
 def test_a_managed_deployment() -> None:
     found = updatestate.parse({b"state": json.dumps(STATE).encode(), b"artifact-name": b"release-1"})
-    managed = Managed("update-install", "d1", "release-2", ("rootfs-image",), rollback=True, reboot=True)
+    managed = Managed("update-install", "d1", "release-2", ("rootfs-image",))
     assert found == Stored(managed, None, "release-1")
     assert "signature" not in str(astuple(found))
 
