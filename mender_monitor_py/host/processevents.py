@@ -11,7 +11,8 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
 
 from mender_monitor_py.errors import UnknownError
@@ -122,6 +123,15 @@ class ProcessEvents:
                     self.close()
 
         return undo
+
+    @asynccontextmanager
+    async def listening(self, listener: Listener) -> AsyncIterator[None]:
+        """Tell *listener* within the block."""
+        undo = await self.listen(listener)
+        try:
+            yield
+        finally:
+            undo()
 
     def follow(self, pids: Iterable[int]) -> None:
         """Keep the :attr:`family` of *pids*, where the connector tells of births."""

@@ -94,11 +94,8 @@ class PidCheck(Check):
 
     async def run(self, host: Host, report: Report) -> None:
         with closing(_Watch(self, host, report)) as watch:
-            undo = await host.processes.listen(watch)
-            try:
+            async with host.processes.listening(watch):
                 await watch.run()
-            finally:
-                undo()
 
 
 @dataclass

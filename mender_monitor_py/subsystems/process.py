@@ -124,11 +124,8 @@ class ProcessCheck(Baselined[Entry, Image]):
 
     async def run(self, host: Host, report: Report) -> None:
         with closing(_Watch(self, host, report)) as watch:
-            undo = await host.processes.listen(watch)
-            try:
+            async with host.processes.listening(watch):
                 await watch.run()
-            finally:
-                undo()
 
 
 class _Watch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
@@ -40,17 +41,12 @@ async def started(
 
 @asynccontextmanager
 async def looked(
-    paths: Paths,
-    check: Check,
-    report: JudgingReport | None = None,
-    *,
-    clock: Clock | None = None,
-    procfs: Procfs | None = None,
+    paths: Paths, check: Check, report: JudgingReport | None = None, **machine: Any
 ) -> AsyncIterator[JudgingReport]:
     """The same, once it has looked and said whether it knows."""
     report = report or JudgingReport(expires_after=check.expires_after)
     report.reason = "starting"
-    async with started(paths, check, report, clock=clock, procfs=procfs):
+    async with started(paths, check, report, **machine):
         await report.until(lambda: report.reason != "starting")
         yield report
 
