@@ -37,7 +37,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             if check != "pid ssh":
                 made.device.run(f"mender-monitorctl baseline learn {check}")
             made.device.run(f"mender-monitorctl enable {check}")
-        made.device.wait_until(lambda: all(made.state(*check.split()) == "OK" for check in FIVE))
+        # The first scans have idle priority: on a busy machine they are late.
+        made.device.wait_until(lambda: all(made.state(*check.split()) == "OK" for check in FIVE), 180)
         yield made
 
 
