@@ -33,7 +33,8 @@ class Execution(NamedTuple):
     """
     A process executed programs *times* times; *programs* are the files of those that are known.
 
-    Each is a group as :class:`proclist.Opening` makes them: scripts, and the program that runs them.
+    Each is a group as :class:`proclist.Opening` makes them: scripts, and the program that runs them. Files
+    may be told a moment before they are executed; 0 *times*: that has happened now.
     """
 
     pid: int
@@ -270,7 +271,7 @@ class ProcessEvents:
             unnamed = max(-opening.ahead, 0)
             if count and opening.ahead <= 0:
                 del self._opening_of[pid]
-            if programs or unnamed:
+            if programs or unnamed or count:
                 found.append(Execution(pid, len(programs) + unnamed, tuple(programs)))
         return found
 

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from functools import partial
 
 from mender_monitor_py.baseline import inline
 from mender_monitor_py.commandline import printable
@@ -46,6 +47,7 @@ POLLED_S = 2.0  # from look to look without events
 GAP_S = 0.5  # at least, from look to look
 SUMMARY_S = 2.0  # a burst of findings is summed up after this long
 OPEN_S = 0.01  # from a file's opening to its execution, where nothing tells the latter
+AGAIN_S = 0.2  # and on a busy machine
 _MAX_TOLD = 1000
 _MAX_LATER = 4096  # a flood of them is no way to remain unseen: further ones are findings without asking
 
@@ -150,6 +152,7 @@ class _Watch:
         self._later: list[tuple[Image, int, Facts]] = []
         self._running = RunningImages(host.procfs, self._images)
         self._ends: set[int] = set()  # processes whose end is worth a look
+        self._early: set[int] = set()  # those that were told before they had executed what they opened
         self._told: dict[str, Image] = {}
         self._lasting: set[str] = set()
         self._unnamed = 0
@@ -213,11 +216,13 @@ class _Watch:
     def exited(self, exits: list[Exit]) -> None:
         for end in exits:
             self._running.ended(end.pid)
+            self._early.discard(end.pid)
             if end.pid in self._ends or end.pid in self._hiding:
                 self._hidden_due = self._hidden_due or end.pid in self._hiding
                 self._look_soon()
 
     def events_lost(self) -> None:
+        self._early.clear()
         self._look_soon()
 
     def mounts_changed(self) -> None:
@@ -233,8 +238,20 @@ class _Watch:
                 image = self._images.of_opened(group)
                 self._judge(image, execution.pid)
                 self._running.executed(execution.pid, image)
+                if image.script is None:
+                    self._ask_again(execution.pid)
+            if not execution.times and execution.pid in self._early:
+                self._early.discard(execution.pid)
+                self._judge_running(execution.pid)
             if execution.times > len(programs) and not self._judge_running(execution.pid):
                 self._not_named(execution)
+
+    def _ask_again(self, pid: int) -> None:
+        """Which script *pid* runs could not be read: it has ended, or not begun yet."""
+        if not self._events.sees_exits:
+            self._in(AGAIN_S, partial(self._judge_running, pid))
+        elif len(self._early) < _MAX_LATER:
+            self._early.add(pid)
 
     def _judge_running(self, pid: int) -> bool:
         """Judge what *pid* runs now; whether that is known."""
@@ -267,7 +284,7 @@ class _Watch:
     def _wake(self) -> None:
         self._expected.changed.set()
 
-    def _in(self, seconds: float, call: Callable[[], None]) -> None:
+    def _in(self, seconds: float, call: Callable[[], object]) -> None:
         def now() -> None:
             self._timers.discard(timer)
             call()

@@ -29,10 +29,11 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procconnector import ProcConnector
-from mender_monitor_py.host.processevents import ProcessEvents
+from mender_monitor_py.host.processevents import Execution, ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.host.scanner import Scanner
 from mender_monitor_py.model import CRITICAL, OK, Alert, CheckId
+from mender_monitor_py.proclist import Opened
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import expected, process
 from mender_monitor_py.subsystems.base import Definition
@@ -297,6 +298,56 @@ def test_scripts_are_named_by_their_path(paths, tmp_path):
             assert about(report, script)[0].subject.name == f"/usr/bin/dash {script}"
             await run("/bin/bash", "x.sh", cwd=tmp_path)
             await report.until(lambda: about(report, f"/usr/bin/bash {script}"))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("connector", [True, False])
+def test_a_script_whose_interpreter_is_told_before_it_runs(paths, tmp_path, monkeypatch, connector):
+    """
+    Its command line is not there yet; on a busy machine that is so for a while.
+    """
+    _without_events(monkeypatch)
+    monkeypatch.setattr(process, "POLLED_S", 600.0)
+    monkeypatch.setattr(ProcessEvents, "sees_exits", connector)
+    monkeypatch.setattr(ProcessEvents, "_mounts_changed", lambda self: None)  # each is time for a look
+    listeners: list[Any] = []
+    listen = ProcessEvents.listen
+
+    async def heard(self, listener):
+        listeners.append(listener)
+        return await listen(self, listener)
+
+    monkeypatch.setattr(ProcessEvents, "listen", heard)
+    before, python = program(tmp_path, "before"), program(tmp_path, "python3")
+    script = tmp_path / "evil.py"
+    script.write_text(SLEEP)
+    allowed = f"{tmp_path}/before, {python} {tmp_path}/good.py"
+    ours = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW=allowed, PROCESS_MAX_ALERTS="100000")
+    code = (
+        f"import os\nprint(flush=True)\ninput()\nos.execv({python!r}, [{python!r}, '-IS', {str(script)!r}])"
+    )
+
+    async def scenario():
+        async with watched(paths, ours) as report:
+            with subprocess.Popen(
+                [before, "-IS", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as found:
+                assert found.stdin is not None and found.stdout is not None
+                try:
+                    found.stdout.readline()
+                    status = Path(python).stat()
+                    opened = Opened(found.pid, python, b"\x7fELF", status.st_dev, status.st_ino)
+                    listeners[0].executed([Execution(found.pid, 1, ((opened,),))])
+                    await asyncio.sleep(2 * process.OPEN_S)
+                    found.stdin.write(b"\n")
+                    found.stdin.flush()
+                    await asyncio.to_thread(found.stdout.readline)
+                    if connector:
+                        listeners[0].executed([Execution(found.pid, 0, ())])
+                    await report.until(lambda: about(report, script))
+                finally:
+                    found.kill()
 
     asyncio.run(scenario())
 

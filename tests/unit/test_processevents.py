@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mender_monitor_py.host.procconnector import EXEC, Event
 from mender_monitor_py.host.processevents import Execution, Exit, ProcessEvents
 from mender_monitor_py.proclist import Opened
 
@@ -48,3 +49,12 @@ def test_a_loader_that_is_read_later_belongs_to_its_program_however_many_ran_bef
     assert set(listener.programs) == {PROGRAM}
     assert len(listener.programs) == 19_999
     assert len(events._opening_of) < 5_000
+
+
+def test_what_was_opened_before_it_is_executed_is_told_then_too() -> None:
+    """Another process's event comes between: the files are known, the command line is still the old one."""
+    events, opened = ProcessEvents(), OPENED._replace(pid=7)
+    other, own = (Event(EXEC, pid, pid, 0, 0) for pid in (8, 7))
+    assert events._executions([other], [opened]) == [Execution(7, 1, ((opened,),)), Execution(8, 1, ())]
+    assert events._executions([own], []) == [Execution(7, 0, ())]
+    assert events._executions([own], []) == [Execution(7, 1, ())]
