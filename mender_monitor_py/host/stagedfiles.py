@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from mender_monitor_py.host.durable import sync_folder
 
@@ -21,13 +21,21 @@ class StagedFiles:
     A context manager. What :meth:`file` and :meth:`link` prepare is on the disk, and nobody sees it.
 
     :meth:`commit` makes it visible, in their order. No signal but SIGKILL ends it half-way; an error takes
-    back what was done. Without a commit nothing stays. All methods raise OSError.
+    back what was done. Without a commit nothing stays, nor when SIGINT, SIGTERM or SIGHUP ends the program:
+    within, they raise KeyboardInterrupt or SystemExit. All methods raise OSError. Only in the main thread.
     """
 
     def __init__(self) -> None:
         self._staged: dict[Path, Path] = {}
+        self._ending: list[int] = []
 
     def __enter__(self) -> Self:
+        # By default these two end the program at once, and nothing is tidied up.
+        self._ending = [
+            number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL
+        ]
+        for number in self._ending:
+            signal.signal(number, _end)
         return self
 
     def __exit__(
@@ -36,6 +44,8 @@ class StagedFiles:
         for hidden in self._staged.values():
             with suppress(OSError):
                 hidden.unlink(missing_ok=True)
+        for number in self._ending:
+            signal.signal(number, signal.SIG_DFL)
 
     def file(self, path: Path, data: bytes) -> None:
         """A file *path* with *data*, that everybody may read."""
@@ -74,6 +84,10 @@ class StagedFiles:
         hidden.unlink(missing_ok=True)  # of a run that was killed
         self._staged[path] = hidden
         return hidden
+
+
+def _end(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)  # as a shell tells it
 
 
 @contextmanager

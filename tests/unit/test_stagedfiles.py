@@ -31,6 +31,17 @@ def test_without_a_commit_nothing_stays(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_nothing_stays_when_a_signal_ends_the_program(tmp_path, number):
+    assert signal.getsignal(number) is signal.SIG_DFL
+    with pytest.raises(SystemExit) as ended, StagedFiles() as staged:
+        staged.file(tmp_path / "a", b"a")
+        signal.raise_signal(number)
+    assert ended.value.code == 128 + number
+    assert names(tmp_path) == []
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
 def test_an_error_takes_back_what_was_done(tmp_path):
     (tmp_path / "a").write_text("before")
     (tmp_path / "c").mkdir()  # a file cannot take the place of a folder
