@@ -77,7 +77,7 @@ class Memory:
     What is kept for the next start.
 
     The *judged* ids, the *installed* artifact, the *last* verdict by hand, the subjects of the failures that
-    are *open*.
+    are *open*, and id and artifact of the deployment that *ran* last, as far as it was seen.
 
     *fresh*: nothing is kept yet, and what lies there is history.
     """
@@ -86,6 +86,7 @@ class Memory:
     installed: str = ""
     last: tuple[str, str, float, float] = ("", "", 0.0, 0.0)  # artifact, boot id, boottime, wall
     open: tuple[str, ...] = ()
+    ran: tuple[str, str] = ("", "")
     fresh: bool = field(default=False, compare=False)
 
     @classmethod
@@ -95,7 +96,9 @@ class Memory:
             judged = tuple(map(str, fields["judged"]))[-MOST_JUDGED:]
             artifact, boot, boottime, wall = fields["last"]
             last = str(artifact), str(boot), float(boottime), float(wall)
-            return cls(judged, str(fields["installed"]), last, tuple(map(str, fields["open"]))[-MOST_JUDGED:])
+            opened = tuple(map(str, fields["open"]))[-MOST_JUDGED:]
+            deployment, name = fields.get("ran", ("", ""))  # earlier versions have not
+            return cls(judged, str(fields["installed"]), last, opened, (str(deployment), str(name)))
         except (ValueError, TypeError, KeyError):
             return cls(fresh=True)
 
@@ -111,6 +114,10 @@ class Memory:
     def with_open(self, subject: str) -> Memory:
         subjects = (*(one for one in self.open if one != subject), subject)
         return replace(self, open=subjects[-MOST_JUDGED:])
+
+    def artifact_of(self, deployment: str) -> str:
+        """The artifact of a managed *deployment* that was seen running; empty: not known."""
+        return self.ran[1] if self.ran[0] == deployment else ""
 
     def has_judged(self, update: Update) -> bool:
         """Whether there is a verdict of *update*: one by hand has none from before it began."""

@@ -79,6 +79,7 @@ class _Watch:
         current = self._updates.current
         if current is not None:
             self._moved = max(current.since.boottime, self._last_writing())
+            self._note_running(current)
 
     async def run(self) -> None:
         while True:
@@ -109,6 +110,7 @@ class _Watch:
 
     def _changed(self, change: Change) -> None:
         self._moved = self._clock.boottime()
+        self._note_running(change.update)
         if change.outcome is not None:
             self._ended.append(change)
         self._wake.set()
@@ -153,6 +155,7 @@ class _Watch:
             if not fresh or seen is not None:
                 installed = self._updates.artifact if file is files[0] else ""  # by later ones
                 before = self._memory.installed
+                found = replace(found, artifact=found.artifact or self._memory.artifact_of(file.deployment))
                 await self._tell(deploymentjudge.by_log(file.deployment, found, seen, installed, before))
         if fresh:
             # A device that gets this check has its history, which is no news.
@@ -249,6 +252,12 @@ class _Watch:
     def _age(self, event: Event) -> float:
         now = self._clock.now()
         return now.boottime - event.boottime if event.boot_id == now.boot_id else SETTLE_S
+
+    def _note_running(self, update: Update) -> None:
+        """Its log does not have the artifact's name, and may be all that is left of it after a reboot."""
+        ran = update.id, update.artifact
+        if all(ran) and self._memory.ran != ran and not self._memory.fresh:
+            self._remember(replace(self._memory, ran=ran))
 
     def _note_last(self, artifact: str) -> None:
         now = self._clock.now()

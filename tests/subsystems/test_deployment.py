@@ -182,6 +182,28 @@ def test_a_failure_while_the_daemon_was_down(paths, generation) -> None:
     ]
 
 
+def test_a_failure_after_a_reboot_has_the_name_that_was_seen_before(paths) -> None:
+    """
+    The log does not say it, and the client may have ended the deployment before the daemon runs again.
+    """
+    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1", "release-2")
+            await moment()
+            client.phase("reboot", "release-2")
+            await moment()
+        client.end(success=False, artifact="")
+        again = JudgingReport(report.memory)
+        async with watched(paths, again):
+            await again.until(lambda: again.alerts)
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert [one.subject.name for one in report.alerts] == ["release-2"]
+
+
 def test_a_success_while_the_daemon_was_down_clears(paths) -> None:
     client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
 
