@@ -157,7 +157,7 @@ class Installation:
     # Its processes
 
     async def _watch_processes(self) -> None:
-        self._undo = await self._processes.listen(_Nothing())
+        self._undo = await self._processes.listen(_Clients(self._processes))
         self._processes.follow(pid for pid in self._procfs.pids() if self._descends(pid))
 
     # What it writes
@@ -237,10 +237,16 @@ class Installation:
             self._read.update((number, states[number]) for number in unread if number in self._files)
 
 
-class _Nothing:
-    """Listens, so that the kernel's events are read."""
+class _Clients:
+    """Follows the update clients that start from now on: after the reboot of an update we may be first."""
 
-    def executed(self, executions: list[Execution]) -> None: ...
+    def __init__(self, processes: ProcessEvents) -> None:
+        self._processes = processes
+
+    def executed(self, executions: list[Execution]) -> None:
+        for execution in executions:
+            if any(opened.path in CLIENTS for program in execution.programs for opened in program):
+                self._processes.family.add(execution.pid)
 
     def exited(self, exits: list[Exit]) -> None: ...
 

@@ -14,8 +14,9 @@ import pytest
 
 from mender_monitor_py.host import installation
 from mender_monitor_py.host.installation import FILES, Installation
-from mender_monitor_py.host.processevents import ProcessEvents
+from mender_monitor_py.host.processevents import Execution, ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.proclist import Opened
 from tests.fakes.mounts import in_own_mounts, mount
 
 SOON = 30.0
@@ -114,6 +115,25 @@ def test_who_removes_what_is_known(tmp_path: Path) -> None:
         play(tmp_path, story)
 
     in_own_mounts(scenario)
+
+
+def test_a_client_that_starts_later_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    After the reboot of an update the client may come up when the installation is watched already.
+    """
+    monkeypatch.setattr(installation, "CLIENTS", installation.CLIENTS)
+
+    async def story(made: Installation, client: Path) -> None:
+        made.begin()
+        await asyncio.sleep(0.1)
+        gone = 1 << 30  # what /proc does not know any more
+        opened = Opened(gone, str(client), b"\x7fELF", 1, 2)
+        other = opened._replace(path="/bin/true")
+        for program, explained in ((other, False), (opened, True)):
+            made._processes._tell([Execution(gone, 1, ((program,),))], [], lost=False)
+            assert made.explains(gone) == explained
+
+    play(tmp_path, story)
 
 
 def test_the_payload_is_read_though_the_client_removes_it(
