@@ -48,12 +48,13 @@ SERVICES = {
     "server": f"/opt/app/server -c '{LISTENS.format(8081)}'",
     "agent": f"/opt/app/agent -c '{LISTENS.format(8082)}'",
 }
+# All of them look at everything again between the end of a deployment and the end of its hold.
 CHECKS = {
     "deployment mender": "",
-    "integrity opt": "'INTEGRITY_FILES=/opt/app/* /opt/other/*'",
+    "integrity opt": "'INTEGRITY_FILES=/opt/app/* /opt/other/*' INTEGRITY_INTERVAL=5s",
     "pid app": "PID_SERVICE=app",
     "ports all": "PORTS_SCOPE=all",
-    "process all": "'PROCESS_LEARN=running installed'",
+    "process all": "'PROCESS_LEARN=running installed' PROCESS_INTERVAL=5s",
     "service app": "SERVICE_NAME=app",
     "setuid system": "",
 }

@@ -13,22 +13,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mender_monitor_py.receiver.validation import timestamp
-from tests.fakes.receiver import ReceiverProcess
+from tests.fakes.receiver import Alert, ReceiverProcess
 from tests.system.chroot import Chroot, chroot
 from tests.system.product import know_server, write
 from tests.system.slots import TwoSlots, make_disk, make_slot, prepare_slots
 from tests.system.vm import HOST, unavailable
 from tests.system.vmimage import SUITE
 from tests.system.vmproduct import Watched, pack
-
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("MENDER_MONITOR_SLOTS"), reason="takes minutes: set MENDER_MONITOR_SLOTS=yes"
-)
 
 LISTENS = "import socket, signal; s = socket.create_server((str(), {})); signal.pause()"
 CHECKS = {
@@ -49,6 +46,7 @@ ATTACK = {
     "Executable /data/app/tool changed": "echo evil >>/data/app/tool",
     "Unexpected process /opt/other/blink": "cp /bin/true /opt/other/blink; /opt/other/blink",
 }
+FINAL = ("success", "failure")
 WAITS = "#!/bin/sh\n: >/run/installed\nwhile [ -e /run/wait ]; do sleep 0.2; done\n"
 
 
@@ -73,11 +71,11 @@ def prepare(root: Chroot, url: str) -> None:
         root.sh(f"mender-monitorctl enable {check}")
 
 
-def second(root: Path) -> None:
-    """The next release: other files, a new program that listens, and a new set-uid executable."""
+def another(root: Path, release: str) -> None:
+    """Another release: other files, a new program that listens, and a new set-uid executable."""
     for name in ("daemon", "helper", "server"):
-        with (root / "opt/app" / name).open("ab") as file:
-            file.write(b"release-2\n")
+        with (root / "opt/app" / name).open("a") as file:
+            file.write(release)
     (root / "opt/app/helper").chmod(0o4755)
     (root / "opt/app/agent").write_bytes((root / "usr/bin/python3").read_bytes())
     (root / "opt/app/agent").chmod(0o755)
@@ -86,10 +84,14 @@ def second(root: Path) -> None:
     (root / "etc/systemd/system/multi-user.target.wants/agent.service").symlink_to("../agent.service")
 
 
-def without_init(root: Path) -> None:
-    """The next but one cannot boot."""
-    second(root)
+def broken(root: Path, release: str) -> None:
+    """A release that cannot boot."""
+    another(root, release)
     (root / "lib/systemd/systemd").unlink()
+
+
+RELEASES = {"release-2": another, "release-3": broken, "release-4": another}
+SCRIPTS = {"release-4": {"ArtifactCommit_Enter_50_check": "#!/bin/sh\nexit 1\n"}}
 
 
 class Place(Watched):
@@ -100,9 +102,25 @@ class Place(Watched):
         self.device = device
         self.server = server
 
-    def deploy(self, release: str) -> str:
+    def deploy(self, release: str, *, wait: bool = False) -> str:
+        """Deploy it; with *wait* the passive slot has it then, and the client goes on without /run/wait."""
+        self.device.run("touch /run/wait" if wait else "true")
         wanted = {"artifact": f"{release}.mender", "name": release, "device_types": ["test"]}
-        return str(self.server.request("POST", "/deployments", wanted)["id"])
+        deployment = str(self.server.request("POST", "/deployments", wanted)["id"])
+        if wait:
+            self.device.run("until [ -e /run/installed ]; do sleep 0.2; done", seconds=300)
+            self.until(self.holds)
+        return deployment
+
+    def boots(self, times: int) -> list[int]:
+        """It is to boot *times* times, and then to end the deployment. Returns the slots that were loaded."""
+        known = len(self.device.booted)
+        for _ in range(times):
+            self.device.wait_off(400)
+            self.device.boot()
+        self.until(lambda: all(one["status"] in FINAL for one in self.server.request("GET", "/deployments")))
+        self.judged()
+        return self.device.booted[known:]
 
     def outcome(self, deployment: str) -> str:
         """What the server was told at the end."""
@@ -131,8 +149,8 @@ def device_with_slots(folder: Path) -> Iterator[Place]:
         pack(archive, folder / "work", lambda root: prepare(root, url))
         make_slot(folder / "release-1", archive, lambda root: None)
         make_disk(folder / "disk", folder / "release-1", data)
-        for release, furnish in (("release-2", second), ("release-3", without_init)):
-            make_slot(folder / release, archive, furnish)
+        for release, furnish in RELEASES.items():
+            make_slot(folder / release, archive, partial(furnish, release=release))
             make_artifact(folder, release)
         with TwoSlots(share, folder / "disk") as device:
             place = Place(device, server)
@@ -143,80 +161,98 @@ def device_with_slots(folder: Path) -> Iterator[Place]:
             yield place
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    if reason := unavailable():
-        pytest.skip(reason)
-    with device_with_slots(tmp_path_factory.mktemp("slots")) as made:
-        yield made
-
-
 def make_artifact(folder: Path, release: str) -> None:
     """The image *release* in *folder*, as an artifact that waits before its installation has ended."""
     with chroot(SUITE, folder / "work") as tool:
         shutil.move(folder / release, tool.path("/root/image.ext4"))
-        write(tool.path("/root/ArtifactInstall_Leave_50_wait"), WAITS)
-        tool.path("/root/ArtifactInstall_Leave_50_wait").chmod(0o755)
+        scripts = {"ArtifactInstall_Leave_50_wait": WAITS, **SCRIPTS.get(release, {})}
+        for name, text in scripts.items():
+            write(tool.path(f"/root/{name}"), text)
+            tool.path(f"/root/{name}").chmod(0o755)
         tool.sh(
-            'mender-artifact write rootfs-image -t test -n "$1" -f /root/image.ext4 -o /root/artifact'
-            " --compression none -s /root/ArtifactInstall_Leave_50_wait",
+            "mender-artifact write rootfs-image -t test -f /root/image.ext4 -o /root/artifact"
+            ' --compression none -n "$@"',
             release,
+            *(word for name in scripts for word in ("-s", f"/root/{name}")),
         )
         target = folder / "artifacts" / f"{release}.mender"
         shutil.move(tool.path("/root/artifact"), target)
 
 
-def test_an_update_to_the_other_slot(place: Place) -> None:
+def failed(alert: Alert) -> tuple[str, str, str]:
+    """What the alert of a deployment says of it."""
+    assert (alert["name"], alert["level"]) == ("Deployment failed", "CRITICAL")
+    subject = alert["subject"]
+    return subject["name"], subject["status"], subject["details"]["description"].splitlines()[0]
+
+
+def to_the_other_slot(place: Place) -> None:
     """
     What the update brought is no alert, and what was done to the old slot alone is over. What is still so is
     told after the commit, with the time at which it was done.
     """
     device = place.device
     known = len(place.server.alerts())
-    device.run("touch /run/wait")
-    deployment = place.deploy("release-2")
-    device.run("until [ -e /run/installed ]; do sleep 0.2; done", seconds=300)
-    place.until(place.holds)
+    deployment = place.deploy("release-2", wait=True)
     began = float(device.run("date +%s"))
     for command in ATTACK.values():
         device.run(command)
     place.until(lambda: set(ATTACK) <= place.held())
     ended = float(device.run("date +%s"))
     device.run("rm /run/wait")
-    device.wait_off(120)
-    device.boot()
-    assert device.booted == [2, 3]
+    assert place.boots(1) == [3]
     assert device.run("findmnt -n -o SOURCE /") == "/dev/vda3\n"
-    place.until(lambda: place.outcome(deployment) in ("success", "failure"))
-    place.judged()
     assert place.outcome(deployment) == "success" and device.environment["upgrade_available"] == "0"
     alerts = place.server.alerts()[known:]
     told = {alert["name"]: timestamp(alert["timestamp"]) for alert in alerts if alert["level"] == "CRITICAL"}
     assert told.keys() == ATTACK.keys() - {GONE}
-    assert all(began - 1 <= moment <= ended for moment in told.values())
+    assert all(began - 1 <= moment <= ended + 1 for moment in told.values())
     lists = device.run("cat /etc/mender-monitor/baseline.d/*")
     assert "4755 0:0 /opt/app/helper" in lists and "tcp 8082 agent /opt/app/agent" in lists
 
 
-def test_an_update_to_a_slot_that_does_not_boot(place: Place) -> None:
+def to_a_slot_that_does_not_boot(place: Place) -> None:
     """
     The boot loader takes the old slot again, and the alert is sent from there: one, and no other.
     """
-    device = place.device
-    known, slots = len(place.server.alerts()), len(device.booted)
+    known = len(place.server.alerts())
     deployment = place.deploy("release-3")
-    device.wait_off(400)
-    device.boot()
-    device.wait_off(120)  # the client boots the old slot anew when it finds itself there
-    device.boot()
-    assert device.booted[slots:] == [2, 3, 3]
-    place.until(lambda: place.outcome(deployment) in ("success", "failure"))
+    # The client boots the old slot anew when it finds itself there.
+    assert place.boots(2) == [2, 3, 3]
     assert place.outcome(deployment) == "failure"
-    place.server.wait_for(
-        lambda alerts: "Deployment failed" in {alert["name"] for alert in alerts[known:]}, 120
-    )
-    place.judged()
     (alert,) = place.server.alerts()[known:]
-    assert (alert["name"], alert["level"]) == ("Deployment failed", "CRITICAL")
-    assert (alert["subject"]["name"], alert["subject"]["status"]) == ("release-3", "rolled-back")
-    assert deployment in alert["subject"]["details"]["description"]
+    assert failed(alert) == (
+        "release-3",
+        "rolled-back",
+        "release-3 was not installed: it failed in ArtifactReboot",
+    )
+
+
+def not_committed(place: Place) -> None:
+    """
+    The new slot comes up, and its check says no: back to the old slot, where an attack of before is told.
+    """
+    known = len(place.server.alerts())
+    deployment = place.deploy("release-4", wait=True)
+    place.device.run(ATTACK[GONE])
+    place.until(lambda: GONE in place.held())
+    place.device.run("rm /run/wait")
+    assert place.boots(2) == [2, 3]
+    assert place.outcome(deployment) == "failure"
+    alerts = {alert["name"]: alert for alert in place.server.alerts()[known:]}
+    assert alerts.keys() == {GONE, "Deployment failed"} and len(place.server.alerts()) == known + 2
+    assert failed(alerts["Deployment failed"])[:2] == ("release-4", "rolled-back")
+
+
+@pytest.mark.skipif(
+    not os.environ.get("MENDER_MONITOR_SLOTS"), reason="minutes: set MENDER_MONITOR_SLOTS=yes"
+)
+@pytest.mark.skipif(bool(unavailable()), reason=unavailable())
+def test_updates_of_the_root_file_system(tmp_path: Path) -> None:
+    """
+    One device goes through them: what is due of each of them is told, and nothing else.
+    """
+    with device_with_slots(tmp_path) as place:
+        to_the_other_slot(place)
+        to_a_slot_that_does_not_boot(place)
+        not_committed(place)
