@@ -173,7 +173,7 @@ class _Watch:
         self._who: dict[str, list[str]] = {}
         self._pending: set[str] = set()
         self._during_scan: set[str] = set()
-        self._scanned = False
+        self._scanned = self._again = False
         self._scan_at = self._scan_ended = self._fresh_at = 0.0
         self._scan: asyncio.Task[tuple[list[Found], Scanned]] | None = None
 
@@ -189,7 +189,7 @@ class _Watch:
             except UnknownError as error:
                 self._scan_at = max(self._scan_at, time.monotonic() + RETRY_S)
                 self._report.unknown(str(error))
-            if await wait(self._expected.changed, max(self._scan_at - time.monotonic(), 0.0)):
+            if await wait(self._expected.changed, self._patience()):
                 await asyncio.sleep(self._pace.pause())
 
     async def aclose(self) -> None:
@@ -198,6 +198,10 @@ class _Watch:
         if self._scan is not None:
             self._scan.cancel()
             await asyncio.wait([self._scan])
+
+    def _patience(self) -> float:
+        """Seconds until the next look, should nothing happen. The end of a scan wakes us."""
+        return RETRY_S if self._scan is not None else max(self._scan_at - time.monotonic(), 0.0)
 
     async def _look(self) -> None:
         """A scan that is over counts, one that is due begins; what events named is looked at."""
@@ -214,6 +218,7 @@ class _Watch:
     def _begin_scan(self) -> None:
         self._events.refresh()
         self._during_scan.clear()
+        self._again = False
         self._scan_at = time.monotonic() + self._check.interval
         self._scan = asyncio.get_running_loop().create_task(
             self._check.scan(self._host, self._events.walks, self._events.mounts)
@@ -224,6 +229,8 @@ class _Watch:
         assert self._scan is not None
         scan, self._scan = self._scan, None
         self._scan_ended = time.monotonic()
+        if self._again:
+            self._scan_soon()
         found, summary = scan.result()
         self._known = {one.path: one for one in found}
         self._scanned = True
@@ -245,6 +252,9 @@ class _Watch:
         self._wake()
 
     def _scan_soon(self) -> None:
+        if self._scan is not None:
+            self._again = True  # it may have passed there before
+            return
         self._scan_at = min(self._scan_at, self._scan_ended + _RESCAN_S)
         self._wake()
 

@@ -1,4 +1,4 @@
-"""What the scan for set-uid executables asks the kernel for, and what it holds meanwhile."""
+"""The scan for set-uid executables: what it asks the kernel for, what it holds, and the watcher meanwhile."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from mender_monitor_py.host.scanner import Scanner
-from mender_monitor_py.setuidlist import SGID, SUID
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.scanner import Scanned, Scanner
+from mender_monitor_py.model import CheckId
+from mender_monitor_py.settings import Settings
+from mender_monitor_py.setuidlist import SGID, SUID, Found
+from mender_monitor_py.subsystems import setuid
+from mender_monitor_py.subsystems.base import Definition
+from mender_monitor_py.subsystems.pace import Pace
+from tests.fakes.judging import JudgingReport
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCAN = PROJECT / "mender_monitor_py/scan.py"
@@ -119,3 +127,58 @@ def test_of_a_great_folder_little_is_held_at_once(tmp_path):
     )
     assert '"files": 8000' in done.stdout
     assert int(done.stderr) < 200_000
+
+
+class HeldScanner(Scanner):
+    """Its scans end when they may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: asyncio.Queue[None] = asyncio.Queue()
+        self.may_end = asyncio.Event()
+
+    async def setuid(self, *_: object, **__: object) -> tuple[list[Found], Scanned]:
+        self.begun.put_nowait(None)
+        await self.may_end.wait()
+        return [], Scanned(0, 0, 0, 0, ())
+
+
+def test_one_that_is_asked_for_during_a_scan_follows_it_and_costs_nothing_until_then(
+    paths, tmp_path, monkeypatch
+):
+    """At idle priority a scan may take long: who waits for its end must not turn round and round."""
+    monkeypatch.setattr(setuid, "_RESCAN_S", 0.0)
+    monkeypatch.setattr(Pace, "pause", lambda _: 0.0)
+    values = {"SETUID_PATHS": str(tmp_path), "SETUID_ALLOW": "/none"}
+    check = setuid.SetuidCheck(Definition(CheckId("setuid", "system"), values), Settings())
+    turns = 0
+
+    async def scenario() -> None:
+        host, scanner = Host(paths, Clock()), HeldScanner()
+        host._scanner = scanner
+        watch = setuid._Watch(check, host, JudgingReport())
+        refresh = watch._expected.refresh
+
+        def counted() -> bool:
+            nonlocal turns
+            turns += 1
+            return refresh()
+
+        monkeypatch.setattr(watch._expected, "refresh", counted)
+        running = asyncio.create_task(watch.run())
+        await scanner.begun.get()
+        watch._scan_soon()
+        watch._scan_at = 0.0  # the interval is over, too
+        watch._wake()
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert turns <= 3
+        assert scanner.begun.empty()
+        scanner.may_end.set()
+        await asyncio.wait_for(scanner.begun.get(), 30)
+        running.cancel()
+        await asyncio.wait([running])
+        await watch.aclose()
+        await host.aclose()
+
+    asyncio.run(scenario())
