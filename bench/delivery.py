@@ -74,12 +74,14 @@ def receiver(*options: str) -> Iterator[str]:
     )
     assert process.stdout is not None
     url = process.stdout.readline().strip().removeprefix("listening on ")
-    if not url:
-        sys.exit("the receiver did not start")
-    yield url
-    process.terminate()
-    process.wait()
-    process.stdout.close()
+    try:
+        if not url:
+            sys.exit("the receiver did not start")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
 
 
 def children_cpu() -> float:

@@ -7,7 +7,8 @@ sender process is gone as it is on a device. The watcher is told apart from what
 
 The list of `integrity` has the programs of /usr/bin and /usr/sbin. `login` reads the journal by journalctl;
 on a machine without one it reads an empty file. Without a radio `wifi` looks for one. Beside it monit(1),
-where it is installed: the same files and one process, each minute.
+where it is installed: the same files and one process, each minute. What others do on the machine costs the
+watcher, too; `unshare --mount` before the command keeps their mounts away.
 
     python -m bench.security_idle --machine
 
@@ -87,11 +88,19 @@ def measure(
         for (subsystem, name), values in checks.items():
             device.check(subsystem, name, **values)
         known = [key for key in checks if key[0] != "wifi" or has_radio()]
-        device.start(len(known))
+        device.start(len(known), 180)
         time.sleep(SETTLED_S)
-        before = Family.of(device.pid)
+        before, programs = Family.of(device.pid), forks()
         time.sleep(options.seconds)
-        return Family.of(device.pid).since(before)
+        spent = Family.of(device.pid).since(before)
+        print(f"{forks() - programs} processes were started on the machine meanwhile")
+        return spent
+
+
+def forks() -> int:
+    """How many processes this machine has started, threads too; proc(5)."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("processes "))
 
 
 def has_radio() -> bool:
@@ -178,6 +187,21 @@ def told(spent: Cost, minutes: float) -> str:
     return f"{spent.cpu / minutes:.3f} CPU s, {spent.wakeups / minutes:.0f} wake-ups a minute, {memory}"
 
 
+def compare(folder: Path, url: str, options: argparse.Namespace) -> None:
+    if not journal.is_kept():
+        (folder / "auth.log").touch()
+        CHECKS["login", "root"]["LOGIN_SOURCE"] = f"{folder}/auth.log"
+    sets: dict[str, dict[tuple[str, str], dict[str, str]]]
+    sets = {"nothing": {}, "the five": FIVE, "all of them": CHECKS}
+    sets |= {key[0]: {key: values} for key, values in CHECKS.items()}
+    for title, checks in sets.items():
+        if options.only in ("", title):
+            root = folder / title.replace(" ", "_")
+            show(title, measure(root, checks, url, options), options.seconds)
+    if options.only in ("", "monit") and monit.is_installed():
+        print(f"monit        {told(peer(folder / 'monit'), CYCLE_S / 60)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -195,22 +219,13 @@ def main() -> None:
         return
     with (
         tempfile.TemporaryDirectory() as name,
-        subprocess.Popen(["/bin/sleep", "3600"]) as app,
         receiver("--open") as url,
+        subprocess.Popen(["/bin/sleep", "3600"]) as app,
     ):
-        if not journal.is_kept():
-            (Path(name) / "auth.log").touch()
-            CHECKS["login", "root"]["LOGIN_SOURCE"] = f"{name}/auth.log"
-        sets: dict[str, dict[tuple[str, str], dict[str, str]]]
-        sets = {"nothing": {}, "the five": FIVE, "all of them": CHECKS}
-        sets |= {key[0]: {key: values} for key, values in CHECKS.items()}
-        for title, checks in sets.items():
-            if options.only in ("", title):
-                folder = Path(name) / title.replace(" ", "_")
-                show(title, measure(folder, checks, url, options), options.seconds)
-        if options.only in ("", "monit") and monit.is_installed():
-            print(f"monit        {told(peer(Path(name) / 'monit'), CYCLE_S / 60)}")
-        app.kill()
+        try:
+            compare(Path(name), url, options)
+        finally:
+            app.kill()
 
 
 if __name__ == "__main__":
