@@ -34,7 +34,6 @@ PAYLOAD = "hold payload"
 _IMAGE = "rootfs-image"
 _PACKAGE = Path(__file__).parent
 _MAX_ANSWER = 256 * 1024
-_MAX_LOGGED = 50
 
 Work = Coroutine[Any, Any, None]
 
@@ -278,9 +277,8 @@ def _tell(label: str, output: bytes) -> None:
         if "problem" in told:
             log.warning("%s: its list stays as it is: %s", told["check"], told["problem"])
             continue
-        rows = [*told["rows"], *(f"{path} is gone" for path in told["gone"])]
-        log.info("%s: %d entries of its list follow %s", told["check"], len(rows), label)
-        for row in rows[:_MAX_LOGGED]:
+        log.info("%s: %d entries of its list follow %s", told["check"], told["entries"], label)
+        for row in told["told"]:
             log.info("%s: %s", told["check"], row)
 
 

@@ -34,6 +34,8 @@ from mender_monitor_py.paths import Paths
 from mender_monitor_py.subsystems.expected import Baselined
 
 DPKG = "var/lib/dpkg"
+MOST_TOLD = 50  # of a list's entries; an image may change all of them
+_MOST_OF_ROW = 512
 _CHUNK = 1024 * 1024
 
 
@@ -132,6 +134,7 @@ def _follow(
         or (deployed.touched(file) and any(check.same_again(entry, thing) for entry in about(thing)))
     ]
     gone = [path for path in check.gone(entries) if deployed.explains_absence(path)]
+    absent = sorted(map(baseline.quote, gone))
     data = baseline.followed(
         str(name),
         kept.data,
@@ -139,12 +142,13 @@ def _follow(
         kept.subject_of,
         kept.trusted_serial,
         check.order,
-        gone=frozenset(map(baseline.quote, gone)),
+        gone=frozenset(absent),
     )
     if data == kept.data:
         return None
     kept.write(data)
-    return {"check": str(name), "rows": rows, "gone": gone}
+    told = [row[:_MOST_OF_ROW] for row in (*rows, *(f"{path} is gone" for path in absent))]
+    return {"check": str(name), "entries": len(told), "told": told[:MOST_TOLD]}
 
 
 async def _survey(host: Host, check: Baselined[Any, Any], entries: list[Any], since: float) -> list[Any]:

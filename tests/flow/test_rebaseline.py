@@ -16,6 +16,7 @@ import pytest
 
 from mender_monitor_py.deployed import Evidence
 from mender_monitor_py.paths import ROOT_VARIABLE
+from mender_monitor_py.rebaseline import MOST_TOLD
 from tests.fakes.monitor import PROJECT
 
 NEW, OLD = b"#!/bin/sh\necho new\n", b"#!/bin/sh\necho old\n"
@@ -92,7 +93,7 @@ def test_what_the_artifact_brought_is_expected_and_nothing_else(place: Place) ->
     place.put("tool", b"evil")
     place.put("nc", NEW)
     (told,) = place.rebaseline(payload=BROUGHT)
-    assert told["check"] == "integrity app" and len(told["rows"]) == 2
+    assert told["check"] == "integrity app" and told["entries"] == 2
     assert place.rows() == {"app": sha256(NEW), "more": sha256(NEW), "tool": sha256(OLD)}
     assert "# serial: 2\n# ours since May\n" in place.list.read_text()
     assert place.rebaseline(payload=BROUGHT) == []
@@ -105,7 +106,7 @@ def test_what_the_update_client_removed_is_expected_no_more(place: Place) -> Non
     (place.bin / "app").unlink()
     (place.bin / "tool").unlink()
     (told,) = place.rebaseline(written=frozenset({f"{place.bin}/app"}))
-    assert told["rows"] == [] and told["gone"] == [f"{place.bin}/app"]
+    assert told["told"] == [f"{place.bin}/app is gone"]
     assert place.rows() == {"tool": sha256(OLD)}
     assert "# serial: 2\n# ours since May\n" in place.list.read_text()
     assert place.rebaseline(written=frozenset({f"{place.bin}/app"})) == []
@@ -114,7 +115,19 @@ def test_what_the_update_client_removed_is_expected_no_more(place: Place) -> Non
 def test_a_folder_that_the_update_client_removed(place: Place) -> None:
     shutil.rmtree(place.bin)
     (told,) = place.rebaseline(written=frozenset(f"{place.bin}/{name}" for name in ("app", "tool")))
-    assert len(told["gone"]) == 2 and place.rows() == {}
+    assert told["entries"] == 2 and place.rows() == {}
+
+
+def test_an_image_that_changes_everything(place: Place) -> None:
+    """
+    The whole list follows; of what is told for the log there is little, since the answer has a bound.
+    """
+    names = [f"app-{number}" for number in range(3 * MOST_TOLD)]
+    for name in names:
+        place.put(name, NEW)
+    (told,) = place.rebaseline(payload={sha256(NEW): dict.fromkeys(names, 0o755)})
+    assert told["entries"] == len(names) and len(told["told"]) == MOST_TOLD
+    assert set(place.rows()) == {"app", "tool", *names}
 
 
 def test_what_changed_before_it_began_is_still_a_finding(place: Place) -> None:
@@ -151,7 +164,7 @@ def test_what_a_rollback_put_back_is_as_before(place: Place) -> None:
     place.put("app", OLD)
     place.put("tool", OLD, 0o777)
     (told,) = place.rebaseline()
-    assert [row.split()[5] for row in told["rows"]] == [str(place.bin / "app")]
+    assert [row.split()[5] for row in told["told"]] == [str(place.bin / "app")]
     assert place.list.read_text() != before and place.rebaseline() == []
 
 
