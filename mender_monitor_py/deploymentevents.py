@@ -7,6 +7,7 @@ The scripts are shell, and run where nothing of ours may be installed; see scrip
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mender_monitor_py.updatestate import MAX_NAME
@@ -62,6 +63,17 @@ def parse(data: bytes) -> Event | None:
         boottime=_number(values.get("uptime", "")),
         wall=_number(values.get("wall", "")),
     )
+
+
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """
+    The oldest first.
+
+    Within a boot the time since it counts; the clock may have been set meanwhile.
+    """
+    found = list(events)
+    boots = {event.boot_id: event.wall - event.boottime for event in found}
+    return sorted(found, key=lambda event: (boots[event.boot_id], event.boot_id, event.boottime))
 
 
 def _number(text: str) -> float:

@@ -14,7 +14,7 @@ _MOST = 256
 
 def read(folder: Path, limit: int) -> Iterator[tuple[Path, bytes, float]]:
     """
-    The files in *folder*: path, at most *limit* + 1 bytes of content, age in seconds. The oldest first.
+    The files in *folder*: path, at most *limit* + 1 bytes of content, age in seconds; by their names.
 
     No folder: none. Links and other things that are no files are removed, files that cannot be read left out.
     """

@@ -227,7 +227,7 @@ class _Watch:
         return SAFETY_S
 
     def _events(self) -> tuple[list[Event], list[Path]]:
-        """What the scripts wrote of what has no log. What is of no use is removed."""
+        """What the scripts wrote of what has no log, the oldest first. What is of no use is removed."""
         events, paths = [], []
         for path, data, age in spool.read(self._spool, deploymentevents.MAX_SIZE):
             try:
@@ -244,7 +244,7 @@ class _Watch:
             else:
                 events.append(event)
                 paths.append(path)
-        return events, paths
+        return deploymentevents.in_order(events), paths
 
     def _has_log(self, deployment: str) -> bool:
         return deployment in self._memory.judged or deployment in self._known_logs

@@ -150,6 +150,16 @@ def test_what_comes_late_belongs_to_the_last_verdict() -> None:
     assert not memory.is_late(event("ArtifactFailure_Leave", "release-3"))
 
 
+def test_scripts_in_their_order() -> None:
+    """By the time since the boot, not as text, and not by a clock that was set; boots by the clock."""
+    wanted = [
+        replace(event("Download_Leave", at=99.5), boot_id="z", wall=500.0),
+        replace(event("ArtifactInstall_Error", at=100.25), boot_id="z", wall=400.0),
+        replace(event("ArtifactFailure_Enter", at=5.0), boot_id="a", wall=900.0),
+    ]
+    assert deploymentevents.in_order(reversed(wanted)) == wanted
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_in_the_spool(data: bytes) -> None:
     for whole in (data, b"script=ArtifactFailure_Enter_50_x\n" + data + b"\nend=1\n"):
