@@ -33,6 +33,7 @@ ARTIFACTS: dict[str, dict[str, str]] = {
     "commit-fails": {"fail": "ArtifactCommit"},
     "download-fails": {"fail": "Download"},
     "while-away": {"fail": "ArtifactInstall"},
+    "aborted": {"wait": "ArtifactInstall"},
     "power-cut": {"wait": "ArtifactInstall"},
     "reboot-fails": {"fail": "ArtifactVerifyReboot", "reboot": "Automatic"},
     "good-2": {},
@@ -220,6 +221,16 @@ def test_the_daemon_is_stopped_meanwhile(fleet: Fleet) -> None:
     fleet.device.run("systemctl start mender-monitor")
     text = fleet.failed(deployment["id"], "rolled-back")
     assert "it failed in ArtifactInstall\n" in text
+
+
+def test_the_server_aborts(fleet: Fleet) -> None:
+    """The client hears of it when it reports the next state, and goes back."""
+    fleet.device.run("touch /run/wait")
+    deployment = fleet.deploy("aborted", wait=False)
+    fleet.device.wait("test -e /run/waiting")
+    fleet.server.request("DELETE", f"/deployments/{deployment['id']}")
+    fleet.device.run("rm /run/wait /run/waiting")
+    assert "it failed in ArtifactCommit\n" in fleet.failed("aborted", "rolled-back")
 
 
 @pytest.fixture(scope="module")
