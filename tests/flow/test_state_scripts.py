@@ -292,6 +292,10 @@ def test_a_version_file_that_a_package_has_by_now_stays(system) -> None:
     lists = system / "var/lib/dpkg/info"
     lists.mkdir(parents=True)
     (lists / "mender-update.list").write_text("/etc/mender/scripts\n/etc/mender/scripts/version\n")
+    (lists.parent / "status").write_text(
+        "Package: mender-update\nStatus: install ok installed\nArchitecture: all\nVersion: 5.1.0\n"
+        "Maintainer: nobody <nobody@invalid>\nDescription: updates\n"
+    )
     manage(system, "remove")
     assert listed(system) == ["version"]
 
