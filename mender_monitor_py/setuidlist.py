@@ -188,10 +188,11 @@ def exclusion(globs: Iterable[Glob]) -> str:
 
 def excluded(path: str, pattern: re.Pattern[str] | None) -> bool:
     """Whether *path*, or a folder above it, matches *pattern*."""
-    return pattern is not None and any(pattern.fullmatch(part) for part in _and_parents(path))
+    return pattern is not None and any(pattern.fullmatch(part) for part in and_parents(path))
 
 
-def _and_parents(path: str) -> Iterator[str]:
+def and_parents(path: str) -> Iterator[str]:
+    """*path*, and each folder above it but the topmost."""
     while path not in ("", "/"):
         yield path
         path = path.rpartition("/")[0]
@@ -199,7 +200,7 @@ def _and_parents(path: str) -> Iterator[str]:
 
 def _mount_of(path: str, mounts: Mapping[str, Mounted]) -> Mounted | None:
     """The mount that *path* is on."""
-    return next((mounts[part] for part in (*_and_parents(path), "/") if part in mounts), None)
+    return next((mounts[part] for part in (*and_parents(path), "/") if part in mounts), None)
 
 
 def _shows(seen: Mounted, again: Mounted) -> bool:

@@ -31,11 +31,11 @@ from mender_monitor_py.setuidlist import (
     Entry,
     Found,
     Mounted,
+    and_parents,
     barriers,
     begins_entry,
     excluded,
     exclusion,
-    is_below,
     is_nosuid,
     walks,
 )
@@ -265,8 +265,9 @@ class _Watch:
         """Look at what events named, files and folders with all in them."""
         paths, self._pending = sorted(self._pending), set()
         found, _ = await self._check.scan(self._host, paths, self._events.mounts, idle=False)
-        for path in [known for known in self._known if any(is_below(known, path) for path in paths)]:
-            del self._known[path]
+        named = set(paths)
+        for known in [one for one in self._known if "/" in named or not named.isdisjoint(and_parents(one))]:
+            del self._known[known]
         room = max(MAX_FOUND - len(self._known), 0)
         self._known.update((one.path, one) for one in found[:room])
         if len(found) > room:
