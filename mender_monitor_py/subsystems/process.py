@@ -261,6 +261,7 @@ class _Watch:
             return False
         if image is not None:
             self._judge(image, pid)
+            self._running.executed(pid, image)
         return image is not None
 
     def _not_named(self, execution: Execution) -> None:

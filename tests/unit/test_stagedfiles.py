@@ -33,13 +33,16 @@ def test_without_a_commit_nothing_stays(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_nothing_stays_when_a_signal_ends_the_program(tmp_path, number):
-    assert signal.getsignal(number) is signal.SIG_DFL
-    with pytest.raises(SystemExit) as ended, StagedFiles() as staged:
-        staged.file(tmp_path / "a", b"a")
-        signal.raise_signal(number)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup(1) it would be ignored
+    try:
+        with pytest.raises(SystemExit) as ended, StagedFiles() as staged:
+            staged.file(tmp_path / "a", b"a")
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert ended.value.code == 128 + number
     assert names(tmp_path) == []
-    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_an_error_takes_back_what_was_done(tmp_path):
