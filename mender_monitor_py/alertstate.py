@@ -93,7 +93,12 @@ def observe(
         repeats=state.repeats + 1 if seen.bad and not changed else 0,
         untold=_untold(state, seen, changed=changed) if silent else None,
     )
-    return (after, ()) if silent else tell(after, seen.alert())
+    if silent:
+        return after, ()
+    current = seen.alert()
+    if seen.event and not changed and state.untold is not None:  # it comes again just before it is told
+        current = replace(current, details=state.untold)
+    return tell(after, current)
 
 
 def tick(
