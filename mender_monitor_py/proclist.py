@@ -79,11 +79,16 @@ class Image(NamedTuple):
         )
 
     @property
+    def deleted(self) -> bool:
+        """Whether its file was removed, or replaced, after it was executed."""
+        return self.executable.endswith(DELETED) and "/memfd:" not in self.executable
+
+    @property
     def odd(self) -> str:
         """Why it is a finding whatever the list says; empty: it is not."""
         if self.executable.startswith(("/memfd:", f"{ELSEWHERE}/memfd:")):
             return "it runs from memory: there is no file of it"
-        if self.executable.endswith(DELETED):
+        if self.deleted:
             return "its executable was deleted after the start"
         if self.script is not None and _DESCRIPTOR.fullmatch(self.script):
             return "it runs a script from an open descriptor: the file has no name"

@@ -352,6 +352,8 @@ class _Watch:
             verdict = self._verdicts.of(image) if image is not None else False
             if image is not None and verdict is None:
                 verdict = await self._conditions_tell(image, pid, self._images.facts(pid))
+            if image is not None and verdict and self._may_be_restarted(image):
+                continue
             if image is not None and verdict:
                 verdict = not await self._host.brings(file_of(image), pid, self._images.digest)
             if image is not None and verdict:
@@ -370,6 +372,15 @@ class _Watch:
             self._hiding = self._hidden_processes()
         cleared = "The process has ended, or is expected now"
         await self._findings.look([*found.values(), *self._hiding.values()], cleared, fresh=fresh)
+
+    def _may_be_restarted(self, image: Image) -> bool:
+        """
+        Whether the file of *image* was removed while something is installed, by that as a rule.
+
+        What still runs from it afterwards is found then.
+        """
+        known = self._report.is_bad(printable(image.label, 400))
+        return image.deleted and self._host.installing and not known
 
     def _has_lasted(self, pid: int) -> bool:
         """Whether *pid* is older than an interval: then its end is worth an OK, and not its age."""

@@ -523,6 +523,29 @@ def test_kernel_threads_count_when_they_are_wanted(paths, tmp_path):
     asyncio.run(scenario())
 
 
+def test_what_is_replaced_by_an_installation_may_be_restarted_by_it(paths, tmp_path, monkeypatch):
+    """
+    A look in the middle finds the old program without its file. What still runs afterwards is a finding.
+    """
+    evil, other = program(tmp_path, "evil"), program(tmp_path, "other")
+    one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW=f"{evil}", PROCESS_MAX_ALERTS="100000")
+    _without_events(monkeypatch)
+    monkeypatch.setattr(process, "POLLED_S", 0.2)
+    monkeypatch.setattr(Host, "installing", True)
+
+    async def scenario():
+        async with watched(paths, one) as report:
+            with running(evil, SLEEP):
+                Path(evil).unlink()
+                with running(other, SLEEP):
+                    await report.until(lambda: other in report.states)  # a look is at all
+                assert f"{evil} (deleted)" not in report.states
+                monkeypatch.setattr(Host, "installing", False)
+                await report.until(lambda: about(report, f"{evil} (deleted)"))
+
+    asyncio.run(scenario())
+
+
 def test_a_deleted_executable_and_a_renamed_argv0(paths, tmp_path):
     evil = program(tmp_path, "evil")
 
