@@ -63,9 +63,11 @@ class Runner:
     def _obey(self) -> bool:
         """Do what the next message says; False: there will be none."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 8, socket.MSG_CMSG_CLOEXEC)
+            data, fds, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 8)
         except ConnectionError:
             return False
+        for fd in fds:
+            os.set_inheritable(fd, False)  # recv_fds of Python 3.11 makes nothing of MSG_CMSG_CLOEXEC
         if not data:
             return False
         message = json.loads(data)

@@ -66,8 +66,7 @@ def test_a_command_runs_in_a_clean_place_of_its_own(tmp_path: Path) -> None:
             assert session.split()[1] == session.split()[2]
             assert int(ignored.split()[1], 16) & (1 << signal.SIGPIPE - 1) == 0
             assert place == f"{tmp_path} yes"
-            assert fds.split()[:3] == ["0", "1", "2"]
-            assert len(fds.split()) <= 4  # the shell's own script may be one
+            assert set(fds.split()) - {"3"} == {"0", "1", "2"}  # 3 may be the shell's pipe between ls and tr
 
     asyncio.run(scenario())
 
