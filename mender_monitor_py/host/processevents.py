@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
@@ -24,7 +24,9 @@ from mender_monitor_py.proclist import Opened, Opening
 
 SYSTEM = "1"  # the process that has the mounts of the system
 _MOST_OPENING = 4096
-_FAMILY_S = 2.0  # for which what the family has done is asked for after its end
+_FAMILY_S = 60.0  # for which what the family has done is asked for after its end
+_MOST_ENDED = 4096  # of the family
+_MOST_READS = 64  # in one go: programs may be started faster than that is read
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +76,9 @@ class ProcessEvents:
     Tells its listeners. The interfaces are opened for the first one, and closed after the last.
 
     *born* has the processes whose start was seen and whose end was not, *family* those that :meth:`follow`
-    named, all that they have started, and for a moment those of them that have ended. *limits* says
-    what the kernel does not tell, and why. *lost* counts events that are known to be missing.
+    named, all that they have started, and for a while those of them that have ended, until another process
+    has the number. *limits* says what the kernel does not tell, and why. *lost* counts events that are known
+    to be missing.
     """
 
     def __init__(self) -> None:
@@ -88,7 +91,7 @@ class ProcessEvents:
         self._opening_of: OrderedDict[int, Opening] = OrderedDict()
         self.born: dict[int, Birth] = {}
         self.family: set[int] = set()
-        self._ended_of_family: deque[tuple[float, int]] = deque()
+        self._ended_of_family: OrderedDict[int, float] = OrderedDict()
         self.limits: dict[str, str] = {}
 
     @property
@@ -138,6 +141,16 @@ class ProcessEvents:
         """Keep the :attr:`family` of *pids*, where the connector tells of births."""
         self.family = set(pids)
         self._ended_of_family.clear()
+
+    def catch_up(self) -> None:
+        """
+        Take in what the connector has to tell by now.
+
+        For who reads of a process elsewhere: its start was told before all that it does, and may wait here.
+        """
+        for _ in range(_MOST_READS):
+            if self._connector is None or not self._read():
+                break
 
     def mounts(self) -> list[Mount]:
         """
@@ -209,15 +222,19 @@ class ProcessEvents:
         for listener in list(self._listeners):
             listener.mounts_changed()
 
-    def _read(self) -> None:
-        """Events of the connector are there; the files that they are about were opened before."""
+    def _read(self) -> bool:
+        """
+        Events of the connector are there; the files that they are about were opened before.
+
+        False when there were none.
+        """
         assert self._connector is not None
         lost = self.lost
         try:
             events = self._connector.read()
         except OSError as error:
             self._connector_ended(error)
-            return
+            return False
         executed = any(event.what == EXEC for event in events)
         opened = self._opens.read() if executed and self._opens is not None else []
         found = self._executions(events, opened)
@@ -225,6 +242,7 @@ class ProcessEvents:
         if self.lost != lost:
             self._forget_ended()
         self._tell(found, exits, lost=self.lost != lost)
+        return bool(events)
 
     def _read_opens(self) -> None:
         """Without the connector: a file that was opened to be executed is taken for executed."""
@@ -277,23 +295,38 @@ class ProcessEvents:
 
     def _exits(self, events: list[Event]) -> list[Exit]:
         found = []
-        now = time.monotonic()
-        while self._ended_of_family and self._ended_of_family[0][0] < now - _FAMILY_S:
-            self.family.discard(self._ended_of_family.popleft()[1])
         for event in events:
             if event.what == FORK:
                 if event.first == event.second:
-                    if event.pid in self.family:
-                        self.family.add(event.second)
-                    parent = self.born.get(event.pid)
-                    self.born[event.second] = Birth(event.pid, parent.parent if parent else 0)
+                    self._started(event.second, event.pid)
             elif event.what == EXIT and event.thread == event.pid:
                 self._opening_of.pop(event.pid, None)
                 self.born.pop(event.pid, None)
                 if event.pid in self.family:
-                    self._ended_of_family.append((now, event.pid))
+                    self._ended_of_family[event.pid] = time.monotonic()
                 found.append(Exit(event.pid, event.first))
+        self._shrink_family()
         return found
+
+    def _started(self, pid: int, parent: int) -> None:
+        born = self.born.get(parent)
+        self.born[pid] = Birth(parent, born.parent if born else 0)
+        self._ended_of_family.pop(pid, None)  # the number of one that has ended
+        if parent in self.family:
+            self.family.add(pid)
+        else:
+            self.family.discard(pid)
+
+    def _shrink_family(self) -> None:
+        """Those that ended long ago, or first of too many, are none of it any more."""
+        long_ago = time.monotonic() - _FAMILY_S
+        while self._ended_of_family:
+            pid, ended = self._ended_of_family.popitem(last=False)
+            if ended >= long_ago and len(self._ended_of_family) < _MOST_ENDED:
+                self._ended_of_family[pid] = ended
+                self._ended_of_family.move_to_end(pid, last=False)
+                break
+            self.family.discard(pid)
 
     def _forget_ended(self) -> None:
         """Ends may be among the events that were lost: what has ended would be kept for ever."""
@@ -301,8 +334,7 @@ class ProcessEvents:
             del self.born[pid]
         for pid in [pid for pid in self._opening_of if not exists(pid)]:
             del self._opening_of[pid]
-        ended = {pid for _, pid in self._ended_of_family}
-        self.family = {pid for pid in self.family if pid in ended or exists(pid)}
+        self.family = {pid for pid in self.family if pid in self._ended_of_family or exists(pid)}
 
     def _connector_ended(self, error: OSError) -> None:
         assert self._connector is not None

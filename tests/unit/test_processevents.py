@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mender_monitor_py.host.procconnector import EXEC, Event
+from mender_monitor_py.host.procconnector import EXEC, EXIT, FORK, Event
 from mender_monitor_py.host.processevents import Execution, Exit, ProcessEvents
 from mender_monitor_py.proclist import Opened
 
@@ -58,3 +58,27 @@ def test_what_was_opened_before_it_is_executed_is_told_then_too() -> None:
     assert events._executions([other], [opened]) == [Execution(7, 1, ((opened,),)), Execution(8, 1, ())]
     assert events._executions([own], []) == [Execution(7, 0, ())]
     assert events._executions([own], []) == [Execution(7, 1, ())]
+
+
+def test_the_family_keeps_what_has_ended_until_its_number_is_anothers() -> None:
+    """What it has written is read later; a number that another process has is that one's."""
+    events = ProcessEvents()
+    events.follow([1])
+    events._exits([fork(1, 2), fork(2, 3), ended(3), ended(2)])
+    assert events.family == {1, 2, 3}
+    events._exits([fork(9, 3)])
+    assert events.family == {1, 2}
+    events._exits([ended(3), fork(1, 3)])
+    assert events.family == {1, 2, 3}
+    for pid in range(10, 20_000):
+        events._exits([fork(1, pid), ended(pid)])
+    assert {1, 3, 19_999} <= events.family and len(events.family) < 5_000
+    assert 2 not in events.family
+
+
+def fork(parent: int, pid: int) -> Event:
+    return Event(FORK, parent, parent, pid, pid)
+
+
+def ended(pid: int) -> Event:
+    return Event(EXIT, pid, pid, 0, 0)
