@@ -106,6 +106,8 @@ class Holding:
                 self._end_of_resumed()
         if current is not None and current.installing:
             self._installs(current)
+        elif current is not None:
+            self._prepare()
 
     def set_grace(self, grace: float) -> None:
         """DEPLOYMENT_GRACE is another."""
@@ -123,6 +125,8 @@ class Holding:
             await self._host.installation.aclose()
             payload = json.dumps(self._host.installation.payload)
             await self._write(lambda: self._store(PAYLOAD, payload))
+        else:
+            await self._host.installation.end()
 
     def settle(self) -> None:
         """Write down how long the hold has lasted: a reboot may lose the time. Raises OutboxError."""
@@ -138,8 +142,12 @@ class Holding:
         if change.outcome is None:
             if update.installing:
                 self._installs(update)
+            else:
+                self._prepare()
         elif hold is not None and not hold.outcome and hold.is_of(update.id, update.artifact):
             self._ended(change.outcome)
+        elif hold is None:
+            self._job(self._give_up())
 
     def _end_of_resumed(self) -> None:
         """It may have ended while nobody looked. That is not known before the client's store can be read."""
@@ -160,13 +168,29 @@ class Holding:
         if self.held:
             self._host.installation.begin()
 
+    def _prepare(self) -> None:
+        """
+        Nothing is changed yet, so nothing is held back. What the client starts meanwhile is its own.
+
+        While another one is judged its evidence is not touched: this one is looked at anew then.
+        """
+        if self._hold is None:
+            self._host.installation.prepare()
+
+    async def _give_up(self) -> None:
+        """One has ended before it changed anything; the next one may have begun by now."""
+        if self._hold is None and self._host.updates.current is None:
+            await self._host.installation.end()
+            self._host.installation.forget()
+
     def _begin(self, update: Update) -> None:
         if self._finishing is not None:  # the one before has just ended: all that is held waits for this one
             self._finishing.cancel()
             self._finishing = None
         now = self._host.clock.now()
         log.info("findings are held back: %s", update.artifact or update.id or "an artifact is installed")
-        self._host.installation.forget()
+        if self._hold is not None:
+            self._host.installation.forget()
         self._take(
             Hold(
                 update.id,
@@ -197,7 +221,10 @@ class Holding:
         log.info("%s has ended (%s): what was held back is judged now", hold.label, hold.outcome)
         self._finishing = None
         self._take(None)
+        self._host.installation.forget()
         self._job(self._write(lambda: self._store(PAYLOAD, "")))
+        if self._host.updates.current is not None:
+            self._prepare()
 
     # What is known
 

@@ -32,6 +32,7 @@ _EVENT = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
 _INFO = struct.Struct("=BBH8sIi")  # its header, fsid, and the begin of struct file_handle
 _HANDLE = struct.Struct("=Ii")  # the begin of struct file_handle
 _READ_SIZE = 32_768
+_MOST_READS = 256  # in one go: more than a queue of the usual size has
 _MASK = _FAN_ATTRIB | _FAN_MOVED_TO | _FAN_CREATE | _FAN_ONDIR
 _ALL = _FAN_CLOSE_WRITE | _FAN_MOVED_FROM | _FAN_DELETE
 _MAX_HANDLE = 128  # MAX_HANDLE_SZ, see name_to_handle_at(2)
@@ -92,6 +93,12 @@ class FileEvents:
         self._known: dict[tuple[bytes, bytes], str] = {}
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
+    def drain(self) -> None:
+        """Call with each event that is there by now."""
+        for _ in range(_MOST_READS):
+            if not self._read():
+                break
+
     def close(self) -> None:
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
@@ -137,11 +144,14 @@ class FileEvents:
         self._marked[fsid] = path
         return 0
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Whether there was an event."""
+        if self._fd < 0:
+            return False
         try:
             data = os.read(self._fd, _READ_SIZE)
         except BlockingIOError:
-            return
+            return False
         named: dict[tuple[tuple[bytes, bytes, bytes], int], bool] = {}
         for mask, pid, info in _events(data):
             if mask & _FAN_Q_OVERFLOW:
@@ -163,6 +173,7 @@ class FileEvents:
             for folder, _ in folders.values():
                 if folder >= 0:
                     os.close(folder)
+        return True
 
     def _open(self, fsid: bytes, handle: bytes) -> int:
         """The folder of *handle*; negative: it is gone. The mount is not held: it may be unmounted."""

@@ -148,8 +148,13 @@ class Host:
         """Whether the update client installs something now."""
         return self._installation is not None and self._installation.active
 
+    @property
+    def updating(self) -> bool:
+        """Whether the update client is at work on a deployment: it downloads or installs."""
+        return self._installation is not None and self._installation.followed
+
     def installs(self, pid: int) -> bool:
-        """Whether *pid* is the update client, or was started by it, while it installs."""
+        """Whether *pid* is the update client, or was started by it, while it is at work on a deployment."""
         return self._installation is not None and self._installation.explains(pid)
 
     async def brings(self, file: str, pid: int, digest: Callable[[str, int], str]) -> bool:

@@ -31,6 +31,7 @@ _SOON_S, _SOON, _LATER_S = 0.05, 200, 0.5  # from look to look for its files: te
 _LAST_READ_S = 10.0
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_PATHS = 50_000
+_MOST_BEFORE = 1_000  # before the device is changed: only what is written right before that is of interest
 _DEPTH = 64  # of a process tree
 _VIRTUAL = frozenset(
     (
@@ -44,7 +45,8 @@ class Installation:
     """
     The installation that runs, if any.
 
-    *folder* is the update client's data folder. *payload* has, by the SHA-256 of each file of the artifact,
+    *folder* is the update client's data folder. *followed*: the client is at work; *active*: and changes the
+    device, or has just done so. *payload* has, by the SHA-256 of each file of the artifact,
     its names with the modes; *written* and *others* are the paths that the client's processes wrote or
     removed, and that others did. *folders* are those whose files are of interest to who has the key.
     """
@@ -61,6 +63,7 @@ class Installation:
         self._undo: Callable[[], None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._collecting = False
+        self.followed = False
         self.active = False
         self.payload: dict[str, dict[str, int]] = {}
         self.written: set[str] = set()
@@ -71,17 +74,26 @@ class Installation:
         """What comes is another installation than what was seen so far."""
         self.payload, self.written, self.others = {}, set(), set()
 
+    def prepare(self) -> None:
+        """
+        The client will install, or does. Who its processes are, and what they write, is kept from now on.
+        """
+        if self.followed and self._starting is not None:
+            return
+        self.followed = True
+        self._watch_files()
+        self._starting = asyncio.get_running_loop().create_task(self._watch_processes())
+
     def begin(self) -> None:
         """An installation runs, perhaps since a while."""
         if self._collecting:
             return
+        self.prepare()
         self.active = self._collecting = True
         self._close_files()
-        self._watch_files()
-        loop = asyncio.get_running_loop()
-        self._starting = loop.create_task(self._watch_processes())
+        self._mark_files()
         self._open_files()
-        self._finding = loop.create_task(self._find_files())
+        self._finding = asyncio.get_running_loop().create_task(self._find_files())
 
     async def collected(self) -> None:
         """It has ended. Returns when what it did is known."""
@@ -92,7 +104,7 @@ class Installation:
     async def end(self) -> None:
         """What it leads to has been seen, too."""
         await self.collected()
-        self.active = False
+        self.active = self.followed = False
 
     async def aclose(self) -> None:
         """The daemon ends. The artifact's files are read if that does not take long."""
@@ -101,11 +113,11 @@ class Installation:
             async with asyncio.timeout(_LAST_READ_S):
                 await self._read_files()
         self._close_files()
-        self.active = False
+        self.active = self.followed = False
 
     def explains(self, pid: int) -> bool:
-        """Whether *pid* is the update client, or was started by it, directly or not, while it installs."""
-        return self.active and (pid in self._processes.family or self._descends(pid))
+        """Whether *pid* is the update client, or was started by it, directly or not, while it is at work."""
+        return self.followed and (pid in self._processes.family or self._descends(pid))
 
     async def brings(self, file: str, pid: int, digest: Callable[[str, int], str]) -> bool:
         """
@@ -141,6 +153,8 @@ class Installation:
         """Watch no more. All of it at once, before anything is awaited: another one may begin meanwhile."""
         self._collecting = False
         if self._events is not None:
+            self._events.drain()
+        if self._events is not None:
             self._events.close()
             self._events = None
         tasks = [task for task in (self._starting, self._finding) if task is not None]
@@ -165,18 +179,40 @@ class Installation:
     def _watch_files(self) -> None:
         try:
             self._events = FileEvents(self._seen, self._lost, all_of_it=True)
+        except UnknownError as error:
+            self._cannot_watch(str(error))
+            return
+        self._mark_files()
+
+    def _mark_files(self) -> None:
+        """Of all that is mounted now."""
+        if self._events is None:
+            return
+        try:
             refused = self._events.mark(m for m in read_mounts() if m.kind not in _VIRTUAL)
             self._events.know(set().union(*self.folders.values()))
         except UnknownError as error:
-            log.info("who writes which file while the update client installs is not seen: %s", error)
+            self._events.close()
+            self._events = None
+            self._cannot_watch(str(error))
             return
         if refused:
-            log.info(
-                "who writes there while the update client installs is not seen: %s", ", ".join(refused[:5])
-            )
+            self._cannot_watch(", ".join(refused[:5]))
+
+    def _cannot_watch(self, reason: str) -> None:
+        log.info("who writes which file while the update client installs is not seen: %s", reason)
 
     def _seen(self, seen: Touched) -> None:
-        paths = self.written if self.explains(seen.pid) else self.others
+        if self._events is None:
+            return  # of what was read together with the news that not all was seen
+        ours = self.explains(seen.pid)
+        if not ours:  # it may have started since, and ended
+            self._processes.catch_up()
+            ours = self.explains(seen.pid)
+        if not self.active and len(self.written) + len(self.others) >= _MOST_BEFORE:
+            self.written.clear()
+            self.others.clear()
+        paths = self.written if ours else self.others
         if len(paths) < _MOST_PATHS:
             paths.add(seen.path)
         elif paths is self.others:
@@ -184,11 +220,11 @@ class Installation:
 
     def _lost(self) -> None:
         """Somebody else may have written anything: nothing is taken for the client's."""
-        if self._events is not None:
+        self.written.clear()
+        if self.active and self._events is not None:
             log.warning("too many files are written while the update client installs: not all was seen")
             self._events.close()
             self._events = None
-        self.written.clear()
 
     # Its payload
 

@@ -299,7 +299,7 @@ class _Watch:
         verdict = self._verdicts.of(image)
         if verdict is False or self._host.installs(pid):
             return
-        if (verdict is None or self._host.installing) and len(self._later) < _MAX_LATER:
+        if (verdict is None or self._host.updating) and len(self._later) < _MAX_LATER:
             self._later.append((image, pid, self._images.facts(pid)))
             self._wake()
         else:

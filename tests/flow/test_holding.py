@@ -305,17 +305,29 @@ def test_a_deployment_that_does_not_end_holds_nothing_for_ever(paths: Any, clien
 
 def test_a_download_holds_nothing_back(paths: Any, client: UpdateFiles) -> None:
     """
-    Before the device is changed findings are told; a deployment that fails there is none that holds.
+    Before the device is changed findings are told; a deployment that fails there is none that holds. What
+    the client starts meanwhile is its own: modules have work to do then.
     """
 
     async def story() -> None:
         async with running(paths) as run:
             client.begin("d-1")
-            await run.until(lambda: run.host.updates.current is not None)
+            await run.until(lambda: run.host.updating)
             run.check(PORTS).observe(PORT)
             await run.until(run.alerts)
+            assert not run.host.installing
             client.end(success=False, failed_in="update-fetch")
+            await run.until(lambda: not run.host.updating)
             assert not run.holding.held
+        client.begin("d-2")
+        async with running(paths) as run:
+            assert run.host.updating
+            install(client, "d-2")
+            await run.until(lambda: run.holding.held and run.host.installing)
+            commit(client)
+            await run.until(lambda: not run.holding.held)
+            client.begin("d-3")
+            await run.until(lambda: run.host.updating)
 
     asyncio.run(story())
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from mender_monitor_py.host import installation
+from mender_monitor_py.host.fileevents import Touched
 from mender_monitor_py.host.installation import FILES, Installation
+from mender_monitor_py.host.procconnector import EXIT, FORK, Event
 from mender_monitor_py.host.processevents import Execution, ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.proclist import Opened
@@ -115,6 +117,83 @@ def test_who_removes_what_is_known(tmp_path: Path) -> None:
         play(tmp_path, story)
 
     in_own_mounts(scenario)
+
+
+class Connector:
+    """Tells of *events* when it is asked, and of nothing else."""
+
+    lost = overruns = 0
+
+    def __init__(self, *events: Event) -> None:
+        self._events = list(events)
+
+    def read(self) -> list[Event]:
+        found, self._events = self._events, []
+        return found
+
+
+def test_who_has_ended_before_its_start_was_read_is_known(tmp_path: Path) -> None:
+    """
+    A copy takes a millisecond: that the client started who made it may wait to be read still.
+    """
+    gone, foreign = 1 << 30, 1 << 29
+
+    async def story(made: Installation, client: Path) -> None:
+        made.followed = True
+        made._events = object()  # type: ignore[assignment]
+        made._processes.follow([1])
+        made._processes._connector = Connector(  # type: ignore[assignment]
+            Event(FORK, 1, 1, gone, gone), Event(EXIT, gone, gone, 0, 0)
+        )
+        made._seen(Touched("/opt/agent", 0, gone, moved=False))
+        made._seen(Touched("/opt/evil", 0, foreign, moved=False))
+        assert (made.written, made.others) == ({"/opt/agent"}, {"/opt/evil"})
+        made._events = made._processes._connector = None
+
+    play(tmp_path, story)
+
+
+@needs_root
+def test_what_was_written_last_is_read_at_the_end(tmp_path: Path) -> None:
+    """
+    Nobody else's write is left out because the client was done in the same moment.
+    """
+
+    async def story(made: Installation, client: Path) -> None:
+        made.prepare()
+        made.begin()
+        if made._events is None:
+            return  # this kernel does not tell: nothing is explained by it
+        (client.parent / "theirs").write_text("evil")
+        await made.collected()
+        assert f"{client.parent}/theirs" in made.others
+
+    def scenario() -> None:
+        mount("tmpfs", tmp_path)
+        play(tmp_path, story)
+
+    in_own_mounts(scenario)
+
+
+@needs_root
+def test_before_the_device_is_changed_little_is_kept(tmp_path: Path) -> None:
+    """
+    A download may take hours, in which others write: only the last of it is of interest.
+    """
+
+    async def story(made: Installation, client: Path) -> None:
+        made.prepare()
+        if made._events is None:
+            return  # this kernel does not tell: nothing is explained by it
+        for number in range(2 * installation._MOST_BEFORE + 1):
+            made._seen(Touched(f"/var/log/{number}", 0, os.getpid(), moved=False))
+        made._lost()
+        assert 0 < len(made.others) <= installation._MOST_BEFORE
+        made.begin()
+        made._seen(Touched("/opt/x", 0, os.getpid(), moved=False))
+        assert {"/opt/x", f"/var/log/{2 * installation._MOST_BEFORE}"} <= made.others
+
+    play(tmp_path, story)
 
 
 def test_a_client_that_starts_later_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
