@@ -37,6 +37,20 @@ class Packaged(NamedTuple):
     installed: float
 
 
+class Image(NamedTuple):
+    """
+    A root file system that came with a deployment: the number of its *device*, and when it was *booted*
+    (seconds since the epoch).
+    """
+
+    device: str
+    booted: float
+
+    def has(self, device: str, changed: float) -> bool:
+        """Whether what was *changed* then on *device* came with it."""
+        return device == self.device and changed < self.booted
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """
@@ -45,8 +59,8 @@ class Evidence:
     *payload*: by the SHA-256 of each file of the artifact its names, without folders, and their modes;
     *written*: the paths that the update client's processes wrote or removed, *others* those that somebody
     else did.
-    *image* is the number of the root file system that came with it; empty: none did. *booted* is when that
-    was started. *packages*: those that were installed meanwhile count.
+    *image* is the root file system that came with it; None: none did. *packages*: those that were installed
+    meanwhile count.
     """
 
     began: float
@@ -54,8 +68,7 @@ class Evidence:
     payload: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     written: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
-    image: str = ""
-    booted: float = 0.0
+    image: Image | None = None
     packages: bool = False
 
     def within(self, moment: float) -> bool:
@@ -64,7 +77,7 @@ class Evidence:
 
     def explains(self, path: str, now: Content, packaged: Packaged | None) -> str:
         """Why the file at *path* is the deployment's: a few words; empty: it is not."""
-        if self.image and now.device == self.image and now.changed < self.booted:
+        if self.image is not None and self.image.has(now.device, now.changed):
             return "of the image"
         if not self.within(now.changed):
             return ""
@@ -90,7 +103,7 @@ class Evidence:
 
         *changed* and *device* are of the nearest folder above *path* that is there.
         """
-        if self.image and device == self.image and changed < self.booted:
+        if self.image is not None and self.image.has(device, changed):
             return "not in the image"
         if self.within(changed) and path in self.written and path not in self.others:
             return "removed by the update client"
@@ -104,7 +117,6 @@ class Evidence:
             "written": sorted(self.written),
             "others": sorted(self.others),
             "image": self.image,
-            "booted": self.booted,
             "packages": self.packages,
         }
 
@@ -112,7 +124,8 @@ class Evidence:
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """What :meth:`to_json` made."""
         sets = {name: frozenset(found[name]) for name in ("written", "others")}
-        return cls(**{**found, **sets})
+        image = Image(*found["image"]) if found["image"] is not None else None
+        return cls(**{**found, **sets, "image": image})
 
 
 def packaged_md5(list_text: str, sums_text: str, names: frozenset[str]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mender_monitor_py.deployed import Evidence
+from mender_monitor_py.deployed import Evidence, Image
 from mender_monitor_py.errors import MonitorError
 from mender_monitor_py.hold import Hold
 from mender_monitor_py.host.host import Host
@@ -167,6 +167,7 @@ class Holding:
             self._take(replace(hold, artifact=update.artifact, payload_types=update.payload_types))
         if self.held:
             self._host.installation.begin()
+            self._host.installation.image = self._new_image
 
     def _prepare(self) -> None:
         """
@@ -182,6 +183,17 @@ class Holding:
         if self._hold is None and self._host.updates.current is None:
             await self._host.installation.end()
             self._host.installation.forget()
+
+    def _new_image(self) -> Image | None:
+        """The root file system that came with the deployment, if it runs now. It may be given up yet."""
+        hold = self._hold
+        new = hold is not None and _IMAGE in hold.payload_types and hold.device != _root_device()
+        return self._image() if new else None
+
+    def _image(self) -> Image:
+        """The root file system that runs now."""
+        now = self._host.clock.now()
+        return Image(_root_device(), now.wall - now.boottime)
 
     def _begin(self, update: Update) -> None:
         if self._finishing is not None:  # the one before has just ended: all that is held waits for this one
@@ -271,8 +283,7 @@ class Holding:
                 payload=installation.payload,
                 written=frozenset(installation.written),
                 others=frozenset(installation.others),
-                image=_root_device() if _IMAGE in hold.payload_types else "",
-                booted=now.wall - now.boottime,
+                image=self._image() if _IMAGE in hold.payload_types else None,
                 packages=True,
             )
         file = paths.run / "deployment.json"

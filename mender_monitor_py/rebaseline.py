@@ -120,7 +120,7 @@ def _follow(
         return None
     if kept.keys:
         return {"check": str(name), "problem": "the list is signed: the artifact has to bring the new one"}
-    if evidence.image and _device(kept.path) == evidence.image != device_before:
+    if evidence.image and _device(kept.path) == evidence.image.device != device_before:
         return {"check": str(name), "problem": "the list came with the new root file system"}
     entries = [*kept.listing().entries, *map(check.led, check.inline)]
     since = 0.0 if evidence.image else evidence.began - SLACK_S

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
 
+from mender_monitor_py.deployed import Image
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.child import ask
 from mender_monitor_py.host.fileevents import FileEvents, Touched
@@ -48,7 +49,8 @@ class Installation:
     *folder* is the update client's data folder. *followed*: the client is at work; *active*: and changes the
     device, or has just done so. *payload* has, by the SHA-256 of each file of the artifact,
     its names with the modes; *written* and *others* are the paths that the client's processes wrote or
-    removed, and that others did. *folders* are those whose files are of interest to who has the key.
+    removed, and that others did. *folders* are those whose files are of interest to who has the key. *image*
+    gives the root file system that came with it, once that runs.
     """
 
     def __init__(self, folder: Path, procfs: Procfs, processes: ProcessEvents) -> None:
@@ -69,6 +71,7 @@ class Installation:
         self.written: set[str] = set()
         self.others: set[str] = set()
         self.folders: dict[object, set[str]] = {}
+        self.image: Callable[[], Image | None] = lambda: None
 
     def forget(self) -> None:
         """What comes is another installation than what was seen so far."""
@@ -123,6 +126,8 @@ class Installation:
         """
         Whether *pid* is the client's, or *file*, which it executes, is one of the artifact, content and name.
 
+        What came with a new root file system is the artifact's, too: it may be gone with that.
+
         *digest* gives the SHA-256 of a file, or of what a process executes; it may block.
         """
         if self.explains(pid):
@@ -130,6 +135,8 @@ class Installation:
         name = file.rpartition("/")[2]
         if not (self.active and name):
             return False
+        if (image := self.image()) is not None and _came_with(image, file):
+            return True
         await self._read_files()
         if not any(name in names for names in self.payload.values()):
             return False
@@ -271,6 +278,14 @@ class Installation:
                 log.warning("the artifact's files cannot be read: %s", error)
                 return
             self._read.update((number, states[number]) for number in unread if number in self._files)
+
+
+def _came_with(image: Image, file: str) -> bool:
+    try:
+        there, behind = os.lstat(file), os.stat(file)  # noqa: PTH116
+    except OSError:
+        return False
+    return all(image.has(str(one.st_dev), one.st_ctime) for one in (there, behind))
 
 
 class _Clients:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mender_monitor_py.deployed import Evidence
+from mender_monitor_py.deployed import Evidence, Image
 from mender_monitor_py.paths import ROOT_VARIABLE
 from mender_monitor_py.rebaseline import MOST_TOLD
 from tests.fakes.monitor import PROJECT
@@ -185,9 +185,8 @@ def test_a_list_that_came_with_the_image_wins(place: Place) -> None:
     On a new root file system the list in it counts; one of the data partition is brought up to the image.
     """
     place.put("app", NEW)
-    device = str(place.list.stat().st_dev)
-    later = {"image": device, "booted": time.time() + 60}
-    evidence = Evidence(time.time() - 10, time.time(), **later)  # type: ignore[arg-type]
+    image = Image(str(place.list.stat().st_dev), time.time() + 60)
+    evidence = Evidence(time.time() - 10, time.time(), image=image)
     file = place.paths.root / "evidence.json"
     file.write_text(json.dumps({**evidence.to_json(), "device": "of another slot"}))
     told = json.loads(place._run("-m", "mender_monitor_py.rebaseline", str(file)))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mender_monitor_py.deployed import Image
 from mender_monitor_py.host import installation
 from mender_monitor_py.host.fileevents import Touched
 from mender_monitor_py.host.installation import FILES, Installation
@@ -232,6 +233,36 @@ def test_the_payload_is_read_though_the_client_removes_it(
         shutil.rmtree(files)
         await made.collected()
         assert [list(names) for names in made.payload.values()] == [["tool"]]
+
+    play(tmp_path, story)
+
+
+def test_what_came_with_a_new_root_file_system_is_of_the_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It need not be committed: if it is given up, so is all that ran there. What was put there since is not.
+    """
+    monkeypatch.setattr(installation, "CLIENTS", installation.CLIENTS)
+
+    async def story(made: Installation, client: Path) -> None:
+        (link := client.with_name("link")).symlink_to(client)
+        status = client.stat()
+        device, since = str(status.st_dev), link.lstat().st_ctime
+
+        async def brings(file: Path, device: str, booted: float) -> bool:
+            made.image = lambda: Image(device, booted)
+            return await made.brings(str(file), os.getpid(), lambda file, pid: "")
+
+        made.active = True
+        assert await brings(client, device, since + 1)
+        assert await brings(link, device, since + 1)
+        assert not await brings(client, device, status.st_ctime)
+        assert not await brings(link, device, since)
+        assert not await brings(client, f"{device}0", since + 1)
+        assert not await brings(client.with_name("nothing"), device, since + 1)
+        made.active = False
+        assert not await brings(client, device, since + 1)
 
     play(tmp_path, story)
 

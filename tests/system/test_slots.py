@@ -90,7 +90,16 @@ def broken(root: Path, release: str) -> None:
     (root / "lib/systemd/systemd").unlink()
 
 
-RELEASES = {"release-2": another, "release-3": broken, "release-4": another}
+def visited(root: Path, release: str) -> None:
+    """A release with a program that no other has, and that runs at once."""
+    another(root, release)
+    (root / "opt/app/visitor").write_bytes((root / "bin/true").read_bytes())
+    (root / "opt/app/visitor").chmod(0o755)
+    write(root / "etc/systemd/system/agent.service.d/visitor.conf", VISITOR)
+
+
+VISITOR = "[Service]\nExecStartPre=/opt/app/visitor\n"
+RELEASES = {"release-2": another, "release-3": broken, "release-4": visited}
 SCRIPTS = {"release-4": {"ArtifactCommit_Enter_50_check": "#!/bin/sh\nexit 1\n"}}
 
 
@@ -230,7 +239,8 @@ def to_a_slot_that_does_not_boot(place: Place) -> None:
 
 def not_committed(place: Place) -> None:
     """
-    The new slot comes up, and its check says no: back to the old slot, where an attack of before is told.
+    The new slot comes up, and its check says no: back to the old slot, where an attack of before is told, and
+    nothing of what only the new slot has.
     """
     known = len(place.server.alerts())
     deployment = place.deploy("release-4", wait=True)

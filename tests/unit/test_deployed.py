@@ -2,7 +2,7 @@
 
 import pytest
 
-from mender_monitor_py.deployed import Content, Evidence, Packaged, packaged_md5
+from mender_monitor_py.deployed import Content, Evidence, Image, Packaged, packaged_md5
 
 BEGAN, ENDED = 1000.0, 1100.0
 GIVEN, OTHER = "aa" * 32, "bb" * 32
@@ -10,7 +10,7 @@ FILE = Content(sha256=GIVEN, md5="m", mode=0o755, changed=1050.0, device="8")
 PAYLOAD = Evidence(BEGAN, ENDED, payload={GIVEN: {"x": 0o755}, OTHER: {"x": 0o4755}})
 PACKAGES = Evidence(BEGAN, ENDED, packages=True)
 WRITER = Evidence(BEGAN, ENDED, written=frozenset({"/x", "/both"}), others=frozenset({"/both"}))
-IMAGE = Evidence(BEGAN, ENDED, image="9", booted=1060.0)
+IMAGE = Evidence(BEGAN, ENDED, image=Image("9", 1060.0))
 
 
 @pytest.mark.parametrize(
