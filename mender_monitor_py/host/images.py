@@ -61,6 +61,8 @@ class Images:
         """
         if not self._scripts or not is_interpreter(executable.removesuffix(DELETED)):
             return ""
+        if self._procfs.executable(pid) != executable:  # not yet: the arguments are those of what it was
+            return None
         arguments = self._procfs.arguments(pid)
         if not arguments or self._procfs.executable(pid) != executable:
             return None

@@ -36,12 +36,13 @@ class Execution(NamedTuple):
     A process executed programs *times* times; *programs* are the files of those that are known.
 
     Each is a group as :class:`proclist.Opening` makes them: scripts, and the program that runs them. Files
-    may be told a moment before they are executed; 0 *times*: that has happened now.
+    may be told a moment before they are executed, *ahead*; 0 *times*: that has happened now.
     """
 
     pid: int
     times: int
     programs: tuple[tuple[Opened, ...], ...]
+    ahead: bool = False
 
 
 class Birth(NamedTuple):
@@ -290,7 +291,8 @@ class ProcessEvents:
             if count and opening.ahead <= 0:
                 del self._opening_of[pid]
             if programs or unnamed or count:
-                found.append(Execution(pid, len(programs) + unnamed, tuple(programs)))
+                ahead = opening.ahead > 0
+                found.append(Execution(pid, len(programs) + unnamed, tuple(programs), ahead))
         return found
 
     def _exits(self, events: list[Event]) -> list[Exit]:

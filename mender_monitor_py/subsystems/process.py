@@ -238,7 +238,8 @@ class _Watch:
                 image = self._images.of_opened(group)
                 self._judge(image, execution.pid)
                 self._running.executed(execution.pid, image)
-                if image.script is None:
+                # Before it is executed its command line is that of what the process was so far.
+                if image.script is None or (execution.ahead and image.script and len(group) == 1):
                     self._ask_again(execution.pid)
             if not execution.times and execution.pid in self._early:
                 self._early.discard(execution.pid)

@@ -302,10 +302,11 @@ def test_scripts_are_named_by_their_path(paths, tmp_path):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("connector", [True, False])
-def test_a_script_whose_interpreter_is_told_before_it_runs(paths, tmp_path, monkeypatch, connector):
+@pytest.mark.parametrize(("connector", "was"), [(True, "before"), (False, "before"), (True, "python3")])
+def test_a_script_whose_interpreter_is_told_before_it_runs(paths, tmp_path, monkeypatch, connector, was):
     """
-    Its command line is not there yet; on a busy machine that is so for a while.
+    Its command line is not there yet, or is that of the script from which the same interpreter goes on to
+    another; on a busy machine that is so for a while.
     """
     _without_events(monkeypatch)
     monkeypatch.setattr(process, "POLLED_S", 600.0)
@@ -319,26 +320,27 @@ def test_a_script_whose_interpreter_is_told_before_it_runs(paths, tmp_path, monk
         return await listen(self, listener)
 
     monkeypatch.setattr(ProcessEvents, "listen", heard)
-    before, python = program(tmp_path, "before"), program(tmp_path, "python3")
-    script = tmp_path / "evil.py"
+    python = program(tmp_path, "python3")
+    before = program(tmp_path, was) if was != "python3" else python
+    script, good = tmp_path / "evil.py", tmp_path / "good.py"
     script.write_text(SLEEP)
     allowed = f"{tmp_path}/before, {python} {tmp_path}/good.py"
     ours = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW=allowed, PROCESS_MAX_ALERTS="100000")
-    code = (
+    good.write_text(
         f"import os\nprint(flush=True)\ninput()\nos.execv({python!r}, [{python!r}, '-IS', {str(script)!r}])"
     )
 
     async def scenario():
         async with watched(paths, ours) as report:
             with subprocess.Popen(
-                [before, "-IS", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [before, "-IS", good], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             ) as found:
                 assert found.stdin is not None and found.stdout is not None
                 try:
                     found.stdout.readline()
                     status = Path(python).stat()
                     opened = Opened(found.pid, python, b"\x7fELF", status.st_dev, status.st_ino)
-                    listeners[0].executed([Execution(found.pid, 1, ((opened,),))])
+                    listeners[0].executed([Execution(found.pid, 1, ((opened,),), ahead=connector)])
                     await asyncio.sleep(2 * process.OPEN_S)
                     found.stdin.write(b"\n")
                     found.stdin.flush()

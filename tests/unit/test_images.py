@@ -64,6 +64,16 @@ def test_the_command_line_of_what_it_became_meanwhile_is_not_its_own(images, tmp
     assert images.script(7, "/usr/bin/bash") is None
 
 
+def test_the_command_line_of_what_it_was_before_is_not_its_own(images, tmp_path, monkeypatch):
+    """
+    The kernel tells that a shell is opened when the process is still the program that will become it.
+    """
+    process(tmp_path, 7, "/usr/bin/python3", "python3", "/opt/job.py")
+    seen = iter(["/usr/bin/python3", "/usr/bin/dash", "/usr/bin/dash"])
+    monkeypatch.setattr(Procfs, "executable", lambda self, pid: next(seen))
+    assert images.script(7, "/usr/bin/dash") is None
+
+
 @pytest.mark.parametrize("runs", [True, False])
 def test_a_script_by_a_link_is_the_one_that_it_leads_to(images, tmp_path, runs):
     """

@@ -55,7 +55,10 @@ def test_what_was_opened_before_it_is_executed_is_told_then_too() -> None:
     """Another process's event comes between: the files are known, the command line is still the old one."""
     events, opened = ProcessEvents(), OPENED._replace(pid=7)
     other, own = (Event(EXEC, pid, pid, 0, 0) for pid in (8, 7))
-    assert events._executions([other], [opened]) == [Execution(7, 1, ((opened,),)), Execution(8, 1, ())]
+    assert events._executions([other], [opened]) == [
+        Execution(7, 1, ((opened,),), ahead=True),
+        Execution(8, 1, ()),
+    ]
     assert events._executions([own], []) == [Execution(7, 0, ())]
     assert events._executions([own], []) == [Execution(7, 1, ())]
 
