@@ -69,8 +69,15 @@ def test_the_command_line_of_what_it_was_before_is_not_its_own(images, tmp_path,
     The kernel tells that a shell is opened when the process is still the program that will become it.
     """
     process(tmp_path, 7, "/usr/bin/python3", "python3", "/opt/job.py")
-    seen = iter(["/usr/bin/python3", "/usr/bin/dash", "/usr/bin/dash"])
-    monkeypatch.setattr(Procfs, "executable", lambda self, pid: next(seen))
+    read = Procfs.arguments
+
+    def becomes_a_shell(self, pid):
+        found = read(self, pid)
+        (tmp_path / "proc/7/exe").unlink()
+        (tmp_path / "proc/7/exe").symlink_to("/usr/bin/dash")
+        return found
+
+    monkeypatch.setattr(Procfs, "arguments", becomes_a_shell)
     assert images.script(7, "/usr/bin/dash") is None
 
 
