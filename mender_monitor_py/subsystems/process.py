@@ -323,8 +323,10 @@ class _Watch:
         label = printable(image.label, 400)
         if len(self._told) < _MAX_TOLD:
             self._told[label] = image
-        who = None if self._report.is_bad(label) else self._procfs.describe(pid)
-        lines = describe(image, pid, who, deny=self._check.deny)
+        # Of many that come and go not each is asked; of one that stays the finding may yet have to tell.
+        again = not lasting and self._report.is_bad(label)
+        who = None if again else self._procfs.describe(pid)
+        lines = describe(image, pid, who, deny=self._check.deny, again=again)
         return unexpected(label, lines, level=self._level, event=not lasting)
 
     def _see(self, seen: Observation) -> None:
@@ -358,10 +360,12 @@ class _Watch:
             if image is not None and verdict:
                 verdict = not await self._host.brings(file_of(image), pid, self._images.digest)
             if image is not None and verdict:
-                seen = self._unexpected(image, pid, lasting=self._has_lasted(pid))
-                if not seen.event:
+                lasting = self._has_lasted(pid)
+                if lasting:
                     self._ends.add(pid)
-                if seen.key not in found or not seen.event:
+                known = found.get(printable(image.label, 400))
+                if known is None or (lasting and known.event):
+                    seen = self._unexpected(image, pid, lasting=lasting)
                     found[seen.key] = seen
         self._running.forget_others(pids)
         if denied and not self._procfs.sees_all():

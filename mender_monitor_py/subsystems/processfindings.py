@@ -27,13 +27,17 @@ def unexpected(label: str, lines: Iterable[str], *, level: str, event: bool = Tr
     )
 
 
-def describe(image: Image, pid: int, who: Process | None, *, deny: bool) -> list[str]:
-    """What a person needs to judge a process."""
+def describe(image: Image, pid: int, who: Process | None, *, deny: bool, again: bool = False) -> list[str]:
+    """What a person needs to judge a process. *again*: nobody has asked who it is."""
     on_list = "it is on the list of what must not run" if deny else "it is not on the list of what may run"
     lines = [image.odd or on_list]
     if image.executable.startswith(ELSEWHERE):
         lines.append("another file has this path in the mount namespace of the system, or none")
-    lines += who.lines() if who else [f"pid: {pid}", f"program: {printable(image.label)}", "it has ended"]
+    if who is not None:
+        lines += who.lines()
+    else:
+        lines += [f"pid: {pid}", f"program: {printable(image.label)}"]
+        lines.append("it was seen before" if again else "it has ended")
     if not image.odd and not deny:
         lines.append(f"expected by the entry: {image.row}")
     return lines

@@ -264,6 +264,26 @@ def test_a_program_that_is_not_expected(paths, tmp_path):
     asyncio.run(scenario())
 
 
+def test_who_stays_is_described_by_each_look(paths, tmp_path, monkeypatch):
+    """What is held back, and first seen by a look, is told later: of the newest look is what is known then."""
+    _without_events(monkeypatch)
+    evil, ours = program(tmp_path, "evil"), check(tmp_path, PROCESS_INTERVAL="1")
+
+    async def scenario():
+        async with watched(paths, ours) as report:
+
+            def newest():
+                return report.states[evil].last if evil in report.states else None
+
+            with running(evil, SLEEP) as found:
+                await report.until(lambda: newest() and not newest().event)
+                first = newest()
+                await report.until(lambda: newest() is not first)
+                assert f"pid: {found.pid}\nexecutable: {evil}\n" in newest().details.description
+
+    asyncio.run(scenario())
+
+
 def test_the_list_and_its_conditions(paths, tmp_path):
     good, evil = program(tmp_path, "good"), program(tmp_path, "evil")
     digest = hashlib.sha256(Path(good).read_bytes()).hexdigest()
