@@ -304,20 +304,26 @@ class _Watch:
             self._later.append((image, pid, self._images.facts(pid)))
             self._wake()
         else:
-            self._see(self._unexpected(image, pid))
+            self._see_started(image, pid)
 
     async def _judge_later(self) -> None:
         waiting, self._later = self._later, []
         for image, pid, facts in waiting:
             verdict = self._verdicts.of(image) or await self._conditions_tell(image, pid, facts)
             if verdict and not await self._host.brings(file_of(image), pid, self._images.digest):
-                self._see(self._unexpected(image, pid))
+                self._see_started(image, pid)
 
     async def _conditions_tell(self, image: Image, pid: int, facts: Facts) -> bool:
         entries = self._verdicts.about(image)
         if any(entry.sha256 for entry in entries):
             facts = facts._replace(sha256=await asyncio.to_thread(self._images.digest, image.executable, pid))
         return any(entry.holds(facts) for entry in entries) == self._check.deny
+
+    def _see_started(self, image: Image, pid: int) -> None:
+        """*pid* has begun to run *image*. Where one is known to stay, that is no event, which expires."""
+        label = printable(image.label, 400)
+        if label not in self._lasting or not self._report.is_bad(label):
+            self._see(self._unexpected(image, pid))
 
     def _unexpected(self, image: Image, pid: int, *, lasting: bool = False) -> Observation:
         label = printable(image.label, 400)
