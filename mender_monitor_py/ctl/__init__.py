@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from mender_monitor_py import __version__
+from mender_monitor_py.ctl.groups import need_command
 from mender_monitor_py.ctl.text import one_line
 from mender_monitor_py.errors import MonitorError
 
@@ -71,8 +72,7 @@ def cli(context: click.Context, version: bool) -> None:
     if version:
         click.echo(f"{TITLE}\nUsage: {PROGRAM} COMMAND [ARGUMENT...]; see {PROGRAM} help")
         context.exit()
-    if context.invoked_subcommand is None:
-        raise click.UsageError(f"a command is missing; see {PROGRAM} help")
+    need_command(context, f"{PROGRAM} help")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -11,6 +11,7 @@ import click
 
 from mender_monitor_py import baseline
 from mender_monitor_py.ctl.checks import RAW, of_a_check
+from mender_monitor_py.ctl.groups import need_command
 from mender_monitor_py.ctl.lists import Kept, progress
 from mender_monitor_py.ctl.text import counted, one_line, table, without_long_hashes
 from mender_monitor_py.errors import BaselineError
@@ -21,9 +22,11 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.group("baseline")
-def command() -> None:
+@click.group("baseline", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
     """Learn, review, change and sign the lists of what checks expect."""
+    need_command(context, f"{context.command_path} --help")
 
 
 @command.command("learn")

@@ -11,6 +11,7 @@ from mender_monitor_py import wire
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl import daemon
 from mender_monitor_py.ctl.checks import open_outbox
+from mender_monitor_py.ctl.groups import need_command
 from mender_monitor_py.ctl.text import moment, table
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
@@ -21,9 +22,11 @@ from mender_monitor_py.records import Record, happened
 _NUMBER = click.IntRange(min=1)
 
 
-@click.group("queue")
-def command() -> None:
+@click.group("queue", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
     """List, show, send or delete the stored alerts."""
+    need_command(context, f"{context.command_path} --help")
 
 
 @command.command("list")

@@ -114,6 +114,8 @@ def test_the_life_of_a_check_is_silent(device):
         ),
         (("queue", "show", "7"), 1, "there is no alert 7"),
         (("queue", "drop", "7"), 1, "there is no alert 7"),
+        (("queue",), 2, "a command is missing; see mender-monitorctl queue --help"),
+        (("baseline",), 2, "a command is missing; see mender-monitorctl baseline --help"),
         (("queue", "drop"), 2, "either numbers or --all is needed"),
         (("lint", "service", "x"), 1, "service x does not exist"),
     ],
