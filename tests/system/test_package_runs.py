@@ -169,6 +169,9 @@ def test_what_users_run_sees_the_device_as_root_does(device, server):
     device.wait(f"! {RUNNERS} | grep .")
 
 
+SENDERS = "systemctl list-units --plain --no-legend 'mender-monitor-sender@*'"
+# Keeps a sender busy, as the update client does that has no token for it; ends with it.
+BUSY_SENDER = 'import socket as s; c = s.socket(1); c.connect("/run/mender-monitor/sender.sock"); c.recv(1)'
 RUNNERS = "systemctl list-units --plain --no-legend 'mender-monitor-runner@*'"
 DOCKER = 'import signal, socket as s; d = s.socket(1); d.bind("/run/docker.sock"); d.listen(); signal.pause()'
 
@@ -228,7 +231,10 @@ def test_an_upgrade_restarts_and_a_removal_stops(device, debs, tmp_path):
     assert device.run("systemctl is-active mender-monitor").strip() == "active"
     assert device.run("systemctl show --value --property=MainPID mender-monitor") != before
 
-    device.run(f"apt-get purge -y {MAIN} {DEMO}")
+    with device.start(f"exec python3 -c '{BUSY_SENDER}'") as busy:
+        device.wait(f"{SENDERS} | grep .")
+        device.run(f"apt-get purge -y {MAIN} {DEMO}")
+        busy.wait(30)
     assert device.attempt("pgrep -f [m]ender.monitor").stdout == ""
     others = " ".join(
         f"-not -path '/{folder}/*'" for folder in ("root", "var/cache", "var/lib/dpkg", "var/log")
