@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
-from mender_monitor_py import alertcall, wire
+from mender_monitor_py import __version__, alertcall, wire
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.errors import MonitorError
 from mender_monitor_py.host.clock import Clock
@@ -60,12 +60,18 @@ COMMANDS: Mapping[str, Callable[[Outbox, Clock], str]] = {
     "keys": keys,
 }
 
+_USAGE = f"usage: mender-monitor-hook {'|'.join(COMMANDS)}; see mender-monitor-hook(8)\n"
+
 
 def main() -> None:
     """The program."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if sys.argv[1:] in (["--version"], ["--help"], ["-h"]):
+        sys.stdout.write(f"mender-monitor-hook {__version__}\n{_USAGE}")
+        return
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
-        sys.exit(f"usage: mender-monitor-hook {'|'.join(COMMANDS)}")
+        sys.stderr.write(_USAGE)
+        sys.exit(2)
     paths, clock = Paths.from_environment(), Clock()
     try:
         settings, _ = load_settings(paths)

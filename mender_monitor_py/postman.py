@@ -13,22 +13,28 @@ import socket
 import sys
 from collections.abc import Iterator
 
+from mender_monitor_py import __version__
 from mender_monitor_py.credentials import Credentials
 from mender_monitor_py.protocol import IDLE, MAX_REQUEST, Setup, decode, encode
 from mender_monitor_py.transport import Http, Post
 
 log = logging.getLogger(__name__)
 
+_USAGE = "this program is started by mender-monitord, with a socket as its standard input"
+
 
 def main() -> int:
     """Serve the socket that is file descriptor 0."""
+    if sys.argv[1:] in (["--version"], ["--help"], ["-h"]):
+        sys.stdout.write(f"mender-monitor-sender {__version__}\n{_USAGE}\n")
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         peer = socket.socket(fileno=os.dup(0))
     except OSError:
-        log.error("this program is started by mender-monitord, with a socket as its standard input")
+        log.error(_USAGE)
         return 2
     with peer:
         peer.settimeout(IDLE)
