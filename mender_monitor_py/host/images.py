@@ -81,7 +81,7 @@ class Images:
             asked = os.stat(f"{self._procfs.path}/{pid}/root{script}")
         except OSError:
             return found  # it ended: what is here is all that is known
-        return found if _is_at(found, asked.st_dev, asked.st_ino) else script
+        return found if is_at(found, asked.st_dev, asked.st_ino) else script
 
     def facts(self, pid: int) -> Facts:
         """Who runs *pid*, as far as it can be read: the user, and the executable of the parent."""
@@ -133,11 +133,11 @@ def _named(path: str, device: int, inode: int) -> str:
     """
     if path.endswith(DELETED):
         return path
-    if path.startswith(_IN_USR) and _is_at(f"/usr{path}", device, inode):
+    if path.startswith(_IN_USR) and is_at(f"/usr{path}", device, inode):
         return f"/usr{path}"
-    if _is_at(path, device, inode):
+    if is_at(path, device, inode):
         return path
-    return f"/etc{path}" if _is_at(f"/etc{path}", device, inode) else ELSEWHERE + path
+    return f"/etc{path}" if is_at(f"/etc{path}", device, inode) else ELSEWHERE + path
 
 
 class _Told(NamedTuple):
@@ -184,7 +184,7 @@ class RunningImages:
         self._told = {pid: self._told[pid] for pid in pids if pid in self._told}
 
 
-def _is_at(path: str, device: int, inode: int) -> bool:
+def is_at(path: str, device: int, inode: int) -> bool:
     """Whether this very file is at *path* in our mount namespace."""
     try:
         found = os.stat(path)

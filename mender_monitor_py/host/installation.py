@@ -19,6 +19,7 @@ from mender_monitor_py.deployed import Image
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.child import ask
 from mender_monitor_py.host.fileevents import FileEvents, Touched
+from mender_monitor_py.host.images import is_at
 from mender_monitor_py.host.mounts import read_mounts
 from mender_monitor_py.host.processevents import Execution, Exit, ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
@@ -91,10 +92,11 @@ class Installation:
         """An installation runs, perhaps since a while."""
         if self._collecting:
             return
+        if self.followed:
+            self._mark_files()  # what was mounted since
         self.prepare()
         self.active = self._collecting = True
         self._close_files()
-        self._mark_files()
         self._open_files()
         self._finding = asyncio.get_running_loop().create_task(self._find_files())
 
@@ -150,10 +152,22 @@ class Installation:
             found = self._procfs.stat(pid) if pid > 1 else None
             if found is None:
                 return False
-            with suppress(PermissionError):
-                if self._procfs.executable(pid) in CLIENTS:
-                    return True
+            if self._is_client(pid):
+                return True
             pid = found.parent
+        return False
+
+    def _is_client(self, pid: int) -> bool:
+        """
+        Whether *pid* runs the update client, and as we do: as root.
+
+        Anybody may start it, with modules of his own, or have another file at its path in mounts of his own.
+        """
+        with suppress(OSError):
+            path = self._procfs.executable(pid)
+            if path in CLIENTS:
+                runs = os.stat(f"{self._procfs.path}/{pid}/exe")  # noqa: PTH116
+                return is_at(path, runs.st_dev, runs.st_ino) and self._procfs.user_id(pid) == os.geteuid()
         return False
 
     async def _stop(self) -> None:
@@ -178,7 +192,7 @@ class Installation:
     # Its processes
 
     async def _watch_processes(self) -> None:
-        self._undo = await self._processes.listen(_Clients(self._processes))
+        self._undo = await self._processes.listen(_Clients(self._processes, self._procfs))
         self._processes.follow(pid for pid in self._procfs.pids() if self._descends(pid))
 
     # What it writes
@@ -291,13 +305,17 @@ def _came_with(image: Image, file: str) -> bool:
 class _Clients:
     """Follows the update clients that start from now on: after the reboot of an update we may be first."""
 
-    def __init__(self, processes: ProcessEvents) -> None:
+    def __init__(self, processes: ProcessEvents, procfs: Procfs) -> None:
         self._processes = processes
+        self._procfs = procfs
 
     def executed(self, executions: list[Execution]) -> None:
-        for execution in executions:
-            if any(opened.path in CLIENTS for program in execution.programs for opened in program):
-                self._processes.family.add(execution.pid)
+        for pid, _, programs, _ in executions:
+            opened = (one for program in programs for one in program if one.path in CLIENTS)
+            if any(is_at(one.path, one.device, one.inode) for one in opened) and (
+                self._procfs.user_id(pid) == os.geteuid()
+            ):
+                self._processes.family.add(pid)
 
     def exited(self, exits: list[Exit]) -> None: ...
 

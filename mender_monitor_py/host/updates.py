@@ -307,6 +307,8 @@ class _Installer:
         arguments = self._procfs.arguments(pid) if pid else None
         if not arguments or arguments[0].rpartition("/")[2] not in _PROGRAMS:
             return False
+        if self._procfs.user_id(pid) != os.geteuid():  # anybody can call a process so; we are root
+            return False
         return any(argument.lstrip("-") in _BY_HAND for argument in arguments[1:])
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,36 @@ def test_who_writes_what_is_known(tmp_path: Path) -> None:
         play(tmp_path, story)
 
     in_own_mounts(scenario)
+
+
+@needs_root
+def test_who_passes_for_the_client_is_not_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Anybody may start it, with modules of his own; or mount a file over it, where only he sees that.
+    """
+    monkeypatch.setattr(installation, "CLIENTS", installation.CLIENTS)
+
+    async def story(made: Installation, client: Path) -> None:
+        evil = client.with_name("evil")
+        shutil.copy(client, evil)
+        made.followed = True
+        wait = [str(client), "-c", "echo; read line"]
+        ways = {
+            "root": wait,
+            "user": ["setpriv", "--reuid=65534", "--clear-groups", *wait],
+            "mount": ["unshare", "-m", "sh", "-c", f'mount --bind {evil} {client}; exec "$@"', "sh", *wait],
+        }
+        found = {}
+        for name, command in ways.items():
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None and process.stdout.readline() == b"\n", name
+                found[name] = made.explains(process.pid)
+                process.communicate(b"\n")
+        assert found == {"root": True, "user": False, "mount": False}
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # others may execute what is there
+        play(Path(folder), story)
 
 
 @needs_root
@@ -205,13 +236,18 @@ def test_a_client_that_starts_later_is_followed(tmp_path: Path, monkeypatch: pyt
 
     async def story(made: Installation, client: Path) -> None:
         made.begin()
-        await asyncio.sleep(0.1)
-        gone = 1 << 30  # what /proc does not know any more
-        opened = Opened(gone, str(client), b"\x7fELF", 1, 2)
-        other = opened._replace(path="/bin/true")
-        for program, explained in ((other, False), (opened, True)):
-            made._processes._tell([Execution(gone, 1, ((program,),))], [], lost=False)
-            assert made.explains(gone) == explained
+        await made._starting  # type: ignore[misc]
+        status = client.stat()
+        with subprocess.Popen(["sleep", "60"]) as started:  # it is about to execute the client
+            try:
+                opened = Opened(started.pid, str(client), b"\x7fELF", status.st_dev, status.st_ino)
+                elsewhere = opened._replace(inode=status.st_ino + 1)
+                other = opened._replace(path="/bin/true")
+                for one, explained in ((other, False), (elsewhere, False), (opened, True)):
+                    made._processes._tell([Execution(started.pid, 1, ((one,),))], [], lost=False)
+                    assert made.explains(started.pid) == explained
+            finally:
+                started.kill()
 
     play(tmp_path, story)
 
