@@ -7,7 +7,7 @@ why each setting is as it is, or why a scenario is left out; nothing is decided 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mender_monitor_py.baseline import quote
@@ -16,19 +16,6 @@ from mender_monitor_py.model import CheckId
 
 _NAMED = 50  # programs of no package: to be looked at, one by one
 
-# The scenarios, in the order in which they are shown.
-SCENARIOS = (
-    "ports",
-    "setuid",
-    "process",
-    "integrity",
-    "pid",
-    "traffic",
-    "login",
-    "wifi",
-    "vulnscan",
-    "deployment",
-)
 UPLOAD_LIMIT, MOBILE_LIMIT = "100M", "20M"
 
 _DHCP_CLIENTS = frozenset("systemd-network NetworkManager dhclient dhcpcd udhcpc connmand".split())  # noqa: SIM905
@@ -92,7 +79,6 @@ class Device:
     os-release(5) has it: ``debian``. *engines*: of containers, that run.
     """
 
-    subsystems: Collection[str] = SCENARIOS
     systemd: bool = True
     distribution: str = ""
     dpkg: bool = False
@@ -155,14 +141,8 @@ class Wishes:
 
 
 def propose(device: Device, wishes: Wishes = Wishes()) -> list[Proposal]:
-    """The proposals for *device*, at least one for each of SCENARIOS."""
-    found: list[Proposal] = []
-    for scenario in SCENARIOS:
-        if scenario not in device.subsystems:
-            found.append(Proposal(scenario, left_out="this version of the monitor does not have it"))
-        else:
-            found += _PROPOSERS[scenario](device, wishes)
-    return found
+    """The proposals for *device*, at least one for each scenario."""
+    return [proposal for proposals in _PROPOSERS for proposal in proposals(device, wishes)]
 
 
 def _ports(device: Device, _: Wishes) -> Iterator[Proposal]:
@@ -366,18 +346,19 @@ def _deployment(device: Device, _: Wishes) -> Iterator[Proposal]:
     yield Proposal("deployment", "mender", "deployments that fail or hang")
 
 
-_PROPOSERS: dict[str, Callable[[Device, Wishes], Iterator[Proposal]]] = {
-    "ports": _ports,
-    "setuid": _setuid,
-    "process": _process,
-    "integrity": _integrity,
-    "pid": _pid,
-    "traffic": _traffic,
-    "login": _login,
-    "wifi": _wifi,
-    "vulnscan": _vulnscan,
-    "deployment": _deployment,
-}
+# The scenarios, in the order in which they are shown.
+_PROPOSERS: tuple[Callable[[Device, Wishes], Iterator[Proposal]], ...] = (
+    _ports,
+    _setuid,
+    _process,
+    _integrity,
+    _pid,
+    _traffic,
+    _login,
+    _wifi,
+    _vulnscan,
+    _deployment,
+)
 _CODE = {"sh": ("-c",), "awk": ("-e",)}
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from mender_monitor_py import subsystems
 from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl import daemon
@@ -56,7 +55,7 @@ def command(
 
     paths = Paths.from_environment()
     catalog = Catalog(paths, load_settings(paths)[0])
-    proposals = propose(devicesurvey.look(subsystems.SUBSYSTEMS), wishes)
+    proposals = propose(devicesurvey.look(), wishes)
     securing = Securing(catalog, paths)
     steps = securing.steps(proposals, learn=not only_check)
     if only_check:

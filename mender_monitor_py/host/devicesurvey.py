@@ -29,9 +29,9 @@ _OURS = "mender-monitor"
 _IFF_LOOPBACK = "lo"
 
 
-def look(subsystems: Iterable[str]) -> Device:
+def look() -> Device:
     """
-    The survey of this device; *subsystems* are those of this build. Needs root to be whole.
+    The survey of this device. Needs root to be whole.
 
     Raises UnknownError when the kernel does not tell the open ports, or who holds them.
     """
@@ -43,7 +43,6 @@ def look(subsystems: Iterable[str]) -> Device:
     running = {executable for pid in procfs.pids() if (executable := _executable(procfs, pid))}
     interfaces = tuple(sorted(name for _, name in socket.if_nameindex() if name != _IFF_LOOPBACK))
     return Device(
-        subsystems=frozenset(subsystems),
         systemd=Path("/run/systemd/system").is_dir(),  # sd_booted(3)
         distribution=_distribution(),
         dpkg=bool(packages),

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.proposals import (
-    SCENARIOS,
     Device,
     OpenPort,
     Proposal,
@@ -63,12 +62,6 @@ def test_a_bare_device_says_why_each_scenario_is_left_out():
     assert set(left_out) == {"pid", "traffic", "login", "wifi", "vulnscan", "deployment"}
     assert all(reason for reason, _ in left_out.values())
     assert left_out["vulnscan"][1] == "apt-get install debsecan"
-
-
-def test_what_this_build_does_not_have_is_left_out():
-    found = proposed(replace(DEBIAN, subsystems=("ports",)))
-    assert [name for name, one in found.items() if not one.left_out] == ["ports external"]
-    assert len(found) == len(SCENARIOS)
 
 
 def test_a_setting_that_is_no_matter_of_course_has_a_reason():
