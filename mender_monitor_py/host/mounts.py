@@ -103,3 +103,24 @@ class MountTable:
     def _ready(self) -> None:
         self._epoll.poll(0)  # empty, as a rule: the look that woke us has taken the change for told
         self._changed()
+
+
+class WatchedMounts:
+    """The mounts of our own mount namespace; from the first look on, *changed* is called as by MountTable."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._table: MountTable | None = None
+
+    def read(self) -> list[Mount]:
+        """The mounts now. Raises UnknownError."""
+        try:
+            if self._table is None:
+                self._table = MountTable(self._changed)
+            return self._table.read()
+        except OSError as error:
+            raise UnknownError(f"/proc/self/mountinfo cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._table is not None:
+            self._table.close()

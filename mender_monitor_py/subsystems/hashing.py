@@ -1,4 +1,4 @@
-"""Reads the content of files one after the other, in the order in which that was asked for."""
+"""What the content of files is: read one after the other, in the order in which that was asked for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 
+from mender_monitor_py.commandline import printable
 from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host.filestates import executable
 from mender_monitor_py.host.scanner import Hashed, Scanner
+from mender_monitor_py.integritylist import Executable
+from mender_monitor_py.subsystems.expected import unread
 
 _BATCH = 1000
 
@@ -63,3 +67,20 @@ class Lane:
             reason = str(error)
         self._task = None
         self._ended(reason)
+
+
+def readable(results: Iterable[Hashed]) -> list[Executable]:
+    """
+    The executables in *results*, sorted, without those that are gone or no files.
+
+    Raises UnknownError where others cannot be read and we are not root.
+    """
+    found, problems = [], []
+    for one in results:
+        if not one.error:
+            found.append(executable(one))
+        elif one.error != "missing" and not one.error.startswith("kind: "):
+            problems.append(f"{printable(one.path)}: {one.error}")
+    if problems:
+        unread(f"{len(problems)} files", problems[0])
+    return sorted(found)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from mender_monitor_py.baseline import Glob, inline, quote, unquote
@@ -20,7 +20,7 @@ from mender_monitor_py.commandline import printable
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.filestates import FileStates, changed_since, executable, expand
 from mender_monitor_py.host.host import Host
-from mender_monitor_py.host.mounts import Mount, MountTable
+from mender_monitor_py.host.mounts import Mount, WatchedMounts
 from mender_monitor_py.host.pathwatch import PathWatch
 from mender_monitor_py.host.scanner import Hashed
 from mender_monitor_py.integritylist import (
@@ -37,10 +37,10 @@ from mender_monitor_py.model import OK, Details, Observation, Subject
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, unread, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
 from mender_monitor_py.subsystems.fields import absolute_globs, count, interval, size, yes_no
 from mender_monitor_py.subsystems.findings import Findings
-from mender_monitor_py.subsystems.hashing import Lane
+from mender_monitor_py.subsystems.hashing import Lane, readable
 from mender_monitor_py.subsystems.integrityimages import ImageFindings
 from mender_monitor_py.subsystems.pace import Pace
 
@@ -111,11 +111,11 @@ class IntegrityCheck(Baselined[Entry, Executable]):
         paths = expand(self._files)
         if not paths:
             raise UnknownError("INTEGRITY_FILES names no file that is there")
-        return _readable(await host.scanner.hash_all(paths))
+        return readable(await host.scanner.hash_all(paths))
 
     async def survey_since(self, host: Host, entries: Sequence[Entry], since: float) -> list[Executable]:
         paths = {entry.literal for entry in entries if entry.literal}.union(expand(self._files))
-        return _readable(await host.scanner.hash_all(sorted(changed_since(paths, since))))
+        return readable(await host.scanner.hash_all(sorted(changed_since(paths, since))))
 
     def file_of(self, host: Host, thing: Executable, /) -> str:
         return thing.path
@@ -125,7 +125,7 @@ class IntegrityCheck(Baselined[Entry, Executable]):
         return [entry.literal for entry in entries if entry.literal and not os.path.lexists(entry.literal)]
 
     async def survey_of(self, host: Host, subject: str) -> list[Executable]:
-        return _readable(await host.scanner.hash_all([unquote(subject)]))
+        return readable(await host.scanner.hash_all([unquote(subject)]))
 
     async def run(self, host: Host, report: Report) -> None:
         async with aclosing(_Watch(self, host, report)) as watch:
@@ -146,7 +146,7 @@ class _Watch:
             report, check.max_alerts, "Many executables are not as expected", check.id.name, self._level
         )
         self._paths = PathWatch(host.inotify, self._touched, self._pass_soon)
-        self._table: MountTable | None = None
+        self._table = WatchedMounts(self._mounts_changed)
         self._mounts: set[Mount] = set()
         self._covered: frozenset[str] = frozenset()
         self._targets: dict[str, list[Entry]] = {}
@@ -185,8 +185,7 @@ class _Watch:
         self._paths.close()
         for lane in (self._quick, self._big, self._full):
             await lane.aclose()
-        if self._table is not None:
-            self._table.close()
+        self._table.close()
 
     async def _look(self) -> None:
         touched, self._touched_paths = self._touched_paths, set()
@@ -275,17 +274,15 @@ class _Watch:
         return self._is_expected([e._replace(sha256="*") for e in self._targets[path]], found)
 
     def _read_mounts(self) -> None:
-        try:
-            if self._table is None:
-                self._table = MountTable(self._mounts_changed)
-            self._mounts = set(self._table.read())
-        except OSError as error:
-            raise UnknownError(f"/proc/self/mountinfo cannot be read: {error.strerror}") from error
+        self._mounts = set(self._table.read())
         self._covered = frozenset(mount.path for mount in self._mounts)
 
     def _mounts_changed(self) -> None:
-        assert self._table is not None
-        changed = {mount.path for mount in self._mounts ^ set(self._table.read())}
+        try:
+            changed = {mount.path for mount in self._mounts ^ set(self._table.read())}
+        except UnknownError:
+            self._pass_soon()  # which tells
+            return
         if any(is_below(path, place) for place in changed for path in self._targets):
             self._pass_soon()
 
@@ -390,18 +387,6 @@ class _Watch:
 
 def _key(path: str, verdict: Verdict) -> str:
     return f"{verdict.kind} {quote(path)}"
-
-
-def _readable(results: Iterable[Hashed]) -> list[Executable]:
-    found, problems = [], []
-    for one in results:
-        if not one.error:
-            found.append(executable(one))
-        elif one.error != "missing" and not one.error.startswith("kind: "):
-            problems.append(f"{printable(one.path)}: {one.error}")
-    if problems:
-        unread(f"{len(problems)} files", problems[0])
-    return sorted(found)
 
 
 CHECK = IntegrityCheck

@@ -16,7 +16,7 @@ from typing import Protocol
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.fileevents import FileEvents, Touched
 from mender_monitor_py.host.host import Host
-from mender_monitor_py.host.mounts import Mount, MountTable
+from mender_monitor_py.host.mounts import Mount, WatchedMounts
 from mender_monitor_py.host.pathwatch import PathWatch
 from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Report
@@ -57,7 +57,7 @@ class SetuidEvents:
         self._touched = touched
         self._rescan = rescan
         self._known: Collection[str] = ()
-        self._table: MountTable | None = None
+        self._table = WatchedMounts(self._mounts_changed)
         self._events: FileEvents | None = None
         self._missing = ""
         self._paths = PathWatch(host.inotify, self._path_changed, rescan)
@@ -66,12 +66,7 @@ class SetuidEvents:
 
     def refresh(self) -> None:
         """Read the mounts, and have the events of their file systems. Raises UnknownError."""
-        try:
-            if self._table is None:
-                self._table = MountTable(self._mounts_changed)
-            self._take(self._table.read())
-        except OSError as error:
-            raise UnknownError(f"/proc/self/mountinfo cannot be read: {error.strerror}") from error
+        self._take(self._table.read())
 
     def watch(self, known: Collection[str]) -> None:
         """Watch the content of *known*, and whether they are there."""
@@ -84,8 +79,7 @@ class SetuidEvents:
         self._paths.close()
         if self._events is not None:
             self._events.close()
-        if self._table is not None:
-            self._table.close()
+        self._table.close()
 
     def _take(self, mounts: list[Mount]) -> None:
         self.walks, self.mounts = self._scope.walks(mounts), mounts
@@ -110,11 +104,10 @@ class SetuidEvents:
         return list(found.values())
 
     def _mounts_changed(self) -> None:
-        assert self._table is not None
         before = self.walks, [mount.nosuid for mount in self._walked()]
         try:
             self._take(self._table.read())
-        except (OSError, UnknownError):
+        except UnknownError:
             self._rescan()  # which tells
             return
         if (self.walks, [mount.nosuid for mount in self._walked()]) != before:
