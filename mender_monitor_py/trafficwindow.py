@@ -21,9 +21,6 @@ class Bytes(NamedTuple):
     def plus(self, other: Bytes) -> Bytes:
         return Bytes(self.received + other.received, self.sent + other.sent)
 
-    def minus(self, other: Bytes) -> Bytes:
-        return Bytes(self.received - other.received, self.sent - other.sent)
-
     def of(self, direction: str) -> int:
         """Those of *direction*: ``tx``, ``rx``, or ``both`` together."""
         if direction == "both":

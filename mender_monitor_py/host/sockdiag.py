@@ -20,7 +20,7 @@ from mender_monitor_py.netlinkmessages import HEADER, alike
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 MAX_SOCKETS = 10_000  # of a protocol and family: anybody may open more, and each takes memory
-TCP_ESTABLISHED, TCP_CLOSE, TCP_LISTEN = 1, 7, 10  # <net/tcp_states.h>
+TCP_CLOSE, TCP_LISTEN = 7, 10  # <net/tcp_states.h>
 TCP, UDP = "tcp", "udp"
 # An unconnected UDP socket is in TCP_CLOSE, a connected one in TCP_ESTABLISHED.
 _WANTED = {TCP: (socket.IPPROTO_TCP, 1 << TCP_LISTEN), UDP: (socket.IPPROTO_UDP, 1 << TCP_CLOSE)}
