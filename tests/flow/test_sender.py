@@ -9,7 +9,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +389,39 @@ def received(server: HttpServer) -> list[str]:
     return [entry["name"] for body in server.bodies() for entry in body]
 
 
+class Real:
+    """A sender that runs, with an outbox of its own."""
+
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self._clock = Clock()
+        self._changed = asyncio.Event()
+        self.outbox, self.host = Outbox(paths.outbox, Limits(), self._clock), Host(paths, self._clock)
+        self.sender = Sender(self.outbox, settings, paths, self.host, changed=self._changed.set)
+
+    def put(self, *names: str) -> None:
+        self.outbox.put([alert(name) for name in names], self._clock.now())
+
+    async def until(self, test: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait until *test* holds for the sender's status."""
+        async with asyncio.timeout(60):
+            while not test(self.sender.status()):
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@asynccontextmanager
+async def sending(paths: Paths, settings: Settings) -> AsyncIterator[Real]:
+    real = Real(paths, settings)
+    task = asyncio.create_task(real.sender.run())
+    try:
+        yield real
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await real.host.aclose()
+        real.outbox.close()
+
+
 def test_what_waited_while_the_server_was_dark_arrives_in_order_once(
     paths: Paths, server: HttpServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -395,31 +429,14 @@ def test_what_waited_while_the_server_was_dark_arrives_in_order_once(
     server.stop()
 
     async def run() -> None:
-        clock = Clock()
-        outbox, host = Outbox(paths.outbox, Limits(), clock), Host(paths, clock)
-        changed = asyncio.Event()
-        sender = Sender(outbox, settings, paths, host, changed=changed.set)
-        task = asyncio.create_task(sender.run())
-
-        async def until(test: Callable[[dict[str, Any]], bool]) -> None:
-            async with asyncio.timeout(60):
-                while not test(sender.status()):
-                    changed.clear()
-                    await changed.wait()
-
-        try:
+        async with sending(paths, settings) as real:
             for n in range(45):
-                outbox.put([alert(str(n))], clock.now())
-            sender.wake()
-            await until(lambda status: status["obstacle"] == "server")
+                real.put(str(n))
+            real.sender.wake()
+            await real.until(lambda status: status["obstacle"] == "server")
             server.start()
-            sender.server_maybe_back()
-            await until(lambda status: status["sent"] == 45)
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await host.aclose()
-            outbox.close()
+            real.sender.server_maybe_back()
+            await real.until(lambda status: status["sent"] == 45)
 
     asyncio.run(run())
     assert received(server) == [str(n) for n in range(45)]
@@ -436,31 +453,14 @@ def test_the_newer_update_client_comes_back_with_the_server(
     settings = Settings(alert_requests_per_minute=0)
 
     async def run() -> None:
-        clock = Clock()
-        outbox, host = Outbox(paths.outbox, Limits(), clock), Host(paths, clock)
-        changed = asyncio.Event()
-        sender = Sender(outbox, settings, paths, host, changed=changed.set)
-        task = asyncio.create_task(sender.run())
-
-        async def until(test: Callable[[dict[str, Any]], bool]) -> None:
-            async with asyncio.timeout(60):
-                while not test(sender.status()):
-                    changed.clear()
-                    await changed.wait()
-
-        try:
-            outbox.put([alert("a"), alert("b")], clock.now())
-            sender.wake()
-            await until(lambda status: status["obstacle"] == "token")
-            await host.bus.call("org.freedesktop.DBus", "/", "org.freedesktop.DBus", "GetId")
+        async with sending(paths, settings) as real:
+            real.put("a", "b")
+            real.sender.wake()
+            await real.until(lambda status: status["obstacle"] == "token")
+            await real.host.bus.call("org.freedesktop.DBus", "/", "org.freedesktop.DBus", "GetId")
             client.fetch = "token"
             await asyncio.to_thread(client.authenticate)
-            await until(lambda status: status["sent"] == 2)
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await host.aclose()
-            outbox.close()
+            await real.until(lambda status: status["sent"] == 2)
 
     with UpdateClient("cpp", server.url) as client:
         client.fetch = "offline"
