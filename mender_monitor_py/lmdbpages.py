@@ -19,6 +19,7 @@ _BRANCH, _LEAF, _OVERFLOW = 0x01, 0x02, 0x04  # mp_flags
 _BIG, _SUB, _DUPLICATES = 0x01, 0x02, 0x04  # mn_flags
 _NODE = struct.Struct("=4H")  # mn_lo and mn_hi in the machine's order, mn_flags, mn_ksize; then the key
 _MOST_PAGES = 4096
+_MOST_BYTES = 1 << 40  # of a file: what lies behind is no place that a real one has
 _MOST_VALUE = 4 * 1024 * 1024
 _PAGE_SIZES = (512, 65_536)
 
@@ -74,6 +75,8 @@ def values(meta: Meta, page: Callable[[int, int], bytes], wanted: Collection[byt
         flags = _flags(meta, data)
         if flags & _BRANCH:
             waiting += [pointer for pointer, _, _ in _nodes(meta, data, leaf=False)]
+            if len(waiting) > _MOST_PAGES:
+                raise ValueError("its pages are too many")
         elif flags & _LEAF:
             for size, node_flags, at in _nodes(meta, data, leaf=True):
                 _leaf(meta, page, data, (size, node_flags, at), wanted, found)
@@ -96,6 +99,8 @@ def _leaf(
     key = data[begin : begin + key_size]
     if key not in wanted or flags & (_SUB | _DUPLICATES):
         return
+    if key in found:
+        raise ValueError("a key is there twice")
     begin += key_size
     if not flags & _BIG:
         value = data[begin : begin + size]
@@ -134,7 +139,8 @@ def _nodes(meta: Meta, data: bytes, *, leaf: bool) -> Iterator[tuple[int, int, i
 
 
 def _page(meta: Meta, page: Callable[[int, int], bytes], number: int, count: int = 1) -> bytes:
-    if not 2 <= number <= meta.last_page or number + count - 1 > meta.last_page:
+    last = min(meta.last_page, _MOST_BYTES // meta.page_size)
+    if not 2 <= number <= last or number + count - 1 > last:
         raise ValueError(f"page {number} is not one of the file's")
     data = page(number, count)
     if len(data) != count * meta.page_size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,6 +97,64 @@ def test_a_damaged_file_is_unknown_and_harms_nobody(tmp_path) -> None:
         except UnknownError:
             outcomes.add("unknown")
     assert outcomes == {"read", "unknown"}
+
+
+class Hostile:
+    """A store that somebody made to harm who reads it: one page of 64 KiB, after the two that describe it."""
+
+    SIZE = 65_536
+
+    def __init__(self, flags: int, root: int = 2, last_page: int = 4) -> None:
+        self.flags = flags
+        head = struct.pack("=IIQQ", 0xBEEFC0DE, 1, 0, 0)
+        free = struct.pack("=IHH5Q", self.SIZE, 0, 0, 0, 0, 0, 0, 0)
+        main = struct.pack("=IHH5Q", 0, 0, 1, 0, 0, 0, 0, root)
+        meta = head + free + main + struct.pack("=QQ", last_page, 1)
+        self.pages = [(bytes(16) + meta).ljust(self.SIZE, b"\0")] * 2
+
+    def page(self, nodes: int, node: bytes) -> bytes:
+        """All of its *nodes* are at one place."""
+        at = self.SIZE - len(node)
+        head = struct.pack("=QHHHH", 2, 0, self.flags, 16 + 2 * nodes, at)
+        body = head + struct.pack("=H", at) * nodes
+        return body.ljust(at, b"\0") + node
+
+    def write(self, path: Path, *pages: bytes) -> None:
+        path.write_bytes(b"".join((*self.pages, *pages)))
+
+
+def test_a_page_behind_the_end_of_the_world(tmp_path) -> None:
+    """No number in it is too big for the system's own calls."""
+    path = tmp_path / "mender-store"
+    for root in (1 << 40, 1 << 47, 1 << 63, (1 << 64) - 2):
+        Hostile(2, root=root, last_page=(1 << 64) - 2).write(path)
+        with pytest.raises(UnknownError, match="not one of the file's|behind the end"):
+            menderstore.read(path)
+
+
+def test_a_small_file_that_says_it_is_huge(tmp_path, monkeypatch) -> None:
+    """Thirty thousand times the same value of megabytes, and as many pages below one page: neither is followed."""
+    path, asked = tmp_path / "mender-store", 0
+    real = os.pread
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        nonlocal asked
+        asked += size
+        return real(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    leaf = Hostile(2, last_page=100)
+    size = 3 << 20
+    value = struct.pack("=4H5sQ", size & 0xFFFF, size >> 16, 1, 5, b"state", 3)
+    overflow = struct.pack("=QHHI", 3, 0, 4, 49).ljust(49 * Hostile.SIZE, b"\0")
+    leaf.write(path, leaf.page(30_000, value), overflow)
+    with pytest.raises(UnknownError, match="twice"):
+        menderstore.read(path)
+    branch = Hostile(1, last_page=100)
+    branch.write(path, branch.page(30_000, struct.pack("=4H", 3, 0, 0, 0)))
+    with pytest.raises(UnknownError, match="too many"):
+        menderstore.read(path)
+    assert asked < 8 << 20
 
 
 def test_what_is_no_store(tmp_path) -> None:
