@@ -108,6 +108,7 @@ class Daemon:
         )
         self._holding.start()
         self._read_silences()
+        self._settle_soon()  # what is left of the silences of earlier boots, by whatever clock they had
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         loop.add_signal_handler(signal.SIGUSR1, self._sender.send_now)
         clock_step = ClockStep(self._clock_was_set)

@@ -62,7 +62,9 @@ class Hold:
         """The same, for a daemon that starts *now*."""
         if now.boot_id == (self.boot or self.began.boot_id):
             return self
-        return replace(self, boots=self.boots + 1, boot=now.boot_id)
+        # From here on the time since boot counts: the clock may have been years ahead, and be right now.
+        spent = self.spent + max(age(self.counted or self.began, now), 0.0)
+        return replace(self, boots=self.boots + 1, boot=now.boot_id, spent=spent, counted=now)
 
     def ended_as(self, installed: str, committed: str, failed: str) -> str:
         """

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,24 @@ def test_silence_for_all_counts_for_checks_that_are_made_meanwhile(paths, privat
             assert told.at.wall <= began
 
     watch(paths, private_bus, story)
+
+
+def test_a_silence_of_an_earlier_boot_ends_whatever_the_clock_was_then(paths, private_bus):
+    """
+    The clock was years ahead when it was asked for: from the daemon's start on the time since boot counts.
+    """
+
+    async def story(monitor: Monitor, _: FakeSystemd) -> None:
+        now = Clock().now()
+        before = replace(now, boot_id="an earlier one", wall=now.wall + 1e8)
+        with monitor.another_program() as outbox:
+            silence.begin(outbox, None, 600, "", before)
+        async with monitor:
+            later = replace(now, boottime=now.boottime + 660, wall=now.wall + 660)
+            await monitor.until(lambda: silence.active(monitor.outbox, later).everything is None)
+            assert silence.active(monitor.outbox, now).everything is not None
+
+    watch(paths, private_bus, story, start=False)
 
 
 def test_only_one_runs_and_its_pid_is_known(paths, private_bus):

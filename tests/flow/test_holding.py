@@ -393,6 +393,19 @@ def test_the_time_of_a_hold_counts_over_a_reboot_without_a_clock() -> None:
     assert Hold.from_text(hold.to_text()) == hold
 
 
+@pytest.mark.parametrize("ahead", [-5, 0, 5])
+def test_a_clock_that_was_years_off_makes_no_hold_endless(ahead: int) -> None:
+    """
+    It began by a clock of another decade, and the device has booted: the hold ends all the same.
+    """
+    years = ahead * 365 * 86400.0
+    hold = Hold("d-1", "a", "b", Stamp("boot-0", 10.0, 2e9 + years, True), "1")
+    hold = hold.resumed(Stamp("boot-1", 5.0, 2e9, True))
+    left = hold.left(1800, Stamp("boot-1", 100.0, 2e9 + 95, True))
+    assert left == (1800 - 95 if ahead >= 0 else 0)
+    assert hold.left(1800, Stamp("boot-1", 2000.0, 2e9 + 1995, True)) == 0
+
+
 def test_the_payload_is_read_with_all_in_it(tmp_path: Path) -> None:
     """
     A file, and a compressed archive with a set-uid program in it; the file may be gone by then.

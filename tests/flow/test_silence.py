@@ -63,6 +63,19 @@ def test_a_clock_that_was_set_back_does_not_make_it_longer(outbox: Outbox) -> No
     assert found is not None and found.left == 600
 
 
+def test_a_clock_that_was_set_back_does_not_make_it_endless(outbox: Outbox) -> None:
+    """
+    It began by a clock that was years ahead. Once that is noted, the time since boot counts.
+    """
+    silence.begin(outbox, CRON, 600, "disk", NOW)
+    boot = Stamp("boot-2", 5.0, NOW.wall - 1e8, True)
+    silence.settle(outbox, boot)
+    later = replace(boot, boottime=405.0, wall=boot.wall + 400)
+    assert silence.active(outbox, later).checks[CRON].left == 200
+    silence.settle(outbox, later)
+    assert not silence.active(outbox, replace(boot, boottime=606.0, wall=boot.wall + 601)).checks
+
+
 def test_what_is_over_is_forgotten(outbox: Outbox) -> None:
     """
     Nothing of old silences stays in the file.
