@@ -58,7 +58,7 @@ def parse(values: Mapping[bytes, bytes]) -> Stored:
     return Stored(
         _managed(_object(managed, "state")) if managed else None,
         _standalone(_object(standalone, "standalone-state")) if standalone else None,
-        _bounded(values.get(b"artifact-name", b"").decode(errors="replace")),
+        _installed(values.get(b"artifact-name", b"").decode(errors="replace")),
     )
 
 
@@ -107,6 +107,12 @@ def _text(value: Mapping[str, Any], key: str) -> str:
 def _texts(value: object) -> tuple[str, ...]:
     entries = value if isinstance(value, list) else []
     return tuple(_bounded(entry) for entry in entries[:_MAX_TYPES] if isinstance(entry, str))
+
+
+def _installed(name: str) -> str:
+    """However long it is: that it is broken is at its end."""
+    found = _bounded(name.removesuffix(BROKEN))
+    return found + BROKEN if name.endswith(BROKEN) else found
 
 
 def _bounded(text: str) -> str:

@@ -139,8 +139,13 @@ class Procfs:
 
     def user_id(self, pid: int) -> int | None:
         """The effective user; see proc(5), status."""
-        found = re.search(rb"^Uid:\t\d+\t(\d+)", self.read(pid, "status") or b"", re.MULTILINE)
-        return int(found[1]) if found else None
+        found = self.user_ids(pid)
+        return found[1] if found else None
+
+    def user_ids(self, pid: int) -> tuple[int, int] | None:
+        """The real user, who has started it, and the effective one."""
+        found = re.search(rb"^Uid:\t(\d+)\t(\d+)", self.read(pid, "status") or b"", re.MULTILINE)
+        return (int(found[1]), int(found[2])) if found else None
 
     def group_leader(self, pid: int) -> int | None:
         """The process that the thread *pid* belongs to; for a process itself."""

@@ -23,6 +23,7 @@ from mender_monitor_py.host.deploymentlogs import read as read_log
 from mender_monitor_py.host.inotify import Inotify
 from mender_monitor_py.host.pathwatch import PathWatch
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.regularfile import open_regular
 from mender_monitor_py.model import Stamp
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.updateprogress import Change, Outcome, Seen, Tree, Update, advance, ended, same
@@ -307,7 +308,8 @@ class _Installer:
         arguments = self._procfs.arguments(pid) if pid else None
         if not arguments or arguments[0].rpartition("/")[2] not in _PROGRAMS:
             return False
-        if self._procfs.user_id(pid) != os.geteuid():  # anybody can call a process so; we are root
+        # Anybody can call a process so, and one of a set-uid program, too; we are root.
+        if self._procfs.user_ids(pid) != (os.geteuid(), os.geteuid()):
             return False
         return any(argument.lstrip("-") in _BY_HAND for argument in arguments[1:])
 
@@ -325,7 +327,7 @@ def _word(path: Path) -> str:
     except OSError:
         return ""
     try:
-        return os.read(fd, MAX_NAME).decode(errors="replace").strip()
+        return os.read(fd, 4 * MAX_NAME).decode(errors="replace").removesuffix("\n")[:MAX_NAME]
     except OSError:
         return ""
     finally:
@@ -342,7 +344,7 @@ def _log_path(paths: Paths) -> list[Path]:
 
 def _text(path: Path) -> str | None:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(_MAX_CONF)
+        with open_regular(path) as file:
+            return file.read(_MAX_CONF).decode(errors="replace")
     except OSError:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from mender_monitor_py.host import updates as host_updates
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.updateprogress import Change, Outcome
 from tests.fakes.update_files import UpdateFiles
 
@@ -223,6 +225,69 @@ def test_a_tree_that_was_left_behind_is_no_update(paths) -> None:
             assert updates.current is None
 
     asyncio.run(scenario())
+
+
+def test_what_calls_itself_the_client_is_none(tmp_path) -> None:
+    """
+    A user's program beside a tree that was left behind; one that he was given rights of, too, as by su(1).
+    """
+    us = os.geteuid()
+
+    def is_one(real: int, effective: int) -> bool:
+        process = tmp_path / "proc/7"
+        process.mkdir(parents=True, exist_ok=True)
+        (process / "cmdline").write_bytes(b"mender\0-s\0install\0root\0")
+        (process / "status").write_text(
+            f"Name:\tmender\nUid:\t{real}\t{effective}\t{effective}\t{effective}\n"
+        )
+        return host_updates._Installer(Procfs(tmp_path)).runs()
+
+    assert is_one(us, us)
+    assert not is_one(us + 1, us + 1) and not is_one(us + 1, us)
+
+
+def test_a_configuration_that_is_no_file_holds_nobody_up(paths) -> None:
+    """
+    A pipe without a writer would be waited for.
+    """
+    client = UpdateFiles(paths.mender, "cpp")
+    os.mkfifo(paths.mender_fallback_conf)
+    paths.mender_conf.parent.mkdir(parents=True)
+    os.mkfifo(paths.mender_conf)
+    signal.alarm(int(SOON))
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            client.begin("d1")
+            await kept.until(lambda: updates.current)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        signal.alarm(0)
+
+
+@pytest.mark.parametrize("name", [" release 2 ", "é" * 200])
+def test_a_name_is_the_same_in_tree_and_store(paths, name) -> None:
+    """
+    With blanks around it, or longer in bytes than it has letters: it is one deployment.
+    """
+    client = UpdateFiles(paths.mender)
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            client.plant_tree(name)
+            await kept.until(lambda: updates.current and updates.current.artifact)
+            begun = updates.current
+            client.standalone(name)
+            await kept.until(lambda: updates.current and updates.current.phase)
+            assert begun is not None and updates.current is not None
+            assert (updates.current.artifact, updates.current.since) == (name, begun.since)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        client.kill()
 
 
 def test_another_folder_for_the_logs(paths, tmp_path) -> None:

@@ -46,6 +46,19 @@ def test_a_standalone_one_of_both_generations() -> None:
         assert found.standalone == wanted
 
 
+@pytest.mark.parametrize("length", [10, 250, 256, 300, 5000])
+def test_a_long_name_is_broken_all_the_same(length: int) -> None:
+    """
+    What an artifact is called decides nothing of how it ended.
+    """
+    name = "x" * length
+    state = {**STATE, "UpdateInfo": {"ID": "d1", "Artifact": {"artifact_name": name}}}
+    found = updatestate.parse(
+        {b"state": json.dumps(state).encode(), b"artifact-name": f"{name}_INCONSISTENT".encode()}
+    )
+    assert found.managed is not None and found.artifact == f"{found.managed.artifact}_INCONSISTENT"
+
+
 @pytest.mark.parametrize("text", [b"{", b"[]", b"\xff", b"[" * 100_000])
 def test_what_no_client_writes(text: bytes) -> None:
     with pytest.raises(ValueError, match="state"):
