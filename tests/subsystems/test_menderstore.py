@@ -128,12 +128,12 @@ def test_a_page_behind_the_end_of_the_world(tmp_path) -> None:
     path = tmp_path / "mender-store"
     for root in (1 << 40, 1 << 47, 1 << 63, (1 << 64) - 2):
         Hostile(2, root=root, last_page=(1 << 64) - 2).write(path)
-        with pytest.raises(UnknownError, match="not one of the file's|behind the end"):
+        with pytest.raises(UnknownError, match=r"not one of the file's|behind the end"):
             menderstore.read(path)
 
 
 def test_a_small_file_that_says_it_is_huge(tmp_path, monkeypatch) -> None:
-    """Thirty thousand times the same value of megabytes, and as many pages below one page: neither is followed."""
+    """A value of megabytes thirty thousand times, and as many pages below one: neither is followed."""
     path, asked = tmp_path / "mender-store", 0
     real = os.pread
 
