@@ -3,15 +3,11 @@ Debian's update client installs on a machine where the kernel tells all: process
 
 A container is refused the one, and sees by the other what runs on the machine around it. Here nothing is
 left out: whatever alert any check queues is counted. One machine goes through the deployments, one by one.
-
-Minutes of emulation, in which a busy machine is too slow for the client and the checks: run it by hand
-on a quiet one, ``MENDER_MONITOR_HOLDS=yes scripts/test tests/system/test_hold_machine.py``.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -22,11 +18,6 @@ from tests.system.chroot import Chroot
 from tests.system.product import know_server, write
 from tests.system.vm import Vm
 from tests.system.vmproduct import UNITS, Watched, installed
-
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("MENDER_MONITOR_HOLDS"),
-    reason="minutes, on a quiet machine: set MENDER_MONITOR_HOLDS=yes",
-)
 
 MODULE = "/usr/share/mender/modules/v3/app"
 # What it makes on the device (a copy with another name, a set-uid bit, a text) is in no artifact.
