@@ -195,7 +195,11 @@ def _fsid(path: str) -> bytes:
 
 
 def _path(folder: int) -> str:
-    return os.readlink(f"/proc/self/fd/{folder}")  # noqa: PTH115
+    """Empty when it is longer than a path can be: folders may be made so, by relative paths."""
+    try:
+        return os.readlink(f"/proc/self/fd/{folder}")  # noqa: PTH115
+    except OSError:
+        return ""
 
 
 def _entry(folder: int, path: str, name: bytes) -> tuple[str, int]:

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ _SOON_S, _SOON, _LATER_S = 0.05, 200, 0.5  # from look to look for its files: te
 _LAST_READ_S = 10.0
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_PATHS = 50_000
+_MOST_BYTES = 12 * 1024 * 1024  # of all of them: the service has 96 MiB
 _MOST_BEFORE = 1_000  # before the device is changed: only what is written right before that is of interest
 _DEPTH = 64  # of a process tree
 _VIRTUAL = frozenset(
@@ -66,6 +68,7 @@ class Installation:
         self._undo: Callable[[], None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._collecting = False
+        self._bytes = 0  # of the paths below
         self.followed = False
         self.active = False
         self.payload: dict[str, dict[str, int]] = {}
@@ -77,6 +80,7 @@ class Installation:
     def forget(self) -> None:
         """What comes is another installation than what was seen so far."""
         self.payload, self.written, self.others = {}, set(), set()
+        self._bytes = 0
 
     def prepare(self) -> None:
         """
@@ -231,17 +235,25 @@ class Installation:
             self._processes.catch_up()
             ours = self.explains(seen.pid)
         if not self.active and len(self.written) + len(self.others) >= _MOST_BEFORE:
-            self.written.clear()
-            self.others.clear()
+            self._forget_paths()
         paths = self.written if ours else self.others
-        if len(paths) < _MOST_PATHS:
+        if seen.path in paths:
+            return
+        size = sys.getsizeof(seen.path)
+        if len(paths) < _MOST_PATHS and self._bytes + size <= _MOST_BYTES:
             paths.add(seen.path)
+            self._bytes += size
         elif paths is self.others:
             self._lost()
 
+    def _forget_paths(self) -> None:
+        self.written.clear()
+        self.others.clear()
+        self._bytes = 0
+
     def _lost(self) -> None:
         """Somebody else may have written anything: nothing is taken for the client's."""
-        self.written.clear()
+        self._forget_paths()
         if self.active and self._events is not None:
             log.warning("too many files are written while the update client installs: not all was seen")
             self._events.close()

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -151,6 +152,55 @@ def test_who_removes_what_is_known(tmp_path: Path) -> None:
     in_own_mounts(scenario)
 
 
+@needs_root
+def test_a_folder_too_deep_for_a_path_hides_nothing(tmp_path: Path) -> None:
+    """
+    Anybody may make one. What happens beside it is seen, and no descriptor is left open.
+    """
+
+    async def story(made: Installation, client: Path) -> None:
+        made.begin()
+        if made._events is None:
+            return  # this kernel does not tell: nothing is explained by it
+        code = (
+            f"import os; os.chdir('{client.parent}')\n"
+            "for _ in range(30): os.mkdir('x' * 200); os.chdir('x' * 200)\n"
+            "for number in range(50): open(str(number), 'w').close()\n"
+            f"open('{client.parent}/theirs', 'w').close()"
+        )
+        await made._starting  # type: ignore[misc]
+        before = len(os.listdir("/proc/self/fd"))
+        subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+        await until(lambda: f"{client.parent}/theirs" in made.others)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def scenario() -> None:
+        mount("tmpfs", tmp_path)
+        play(tmp_path, story)
+
+    in_own_mounts(scenario)
+
+
+def test_a_flood_of_long_paths_fills_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Anybody may write many files of long names: then nothing counts as the client's, and little is kept.
+    """
+    monkeypatch.setattr(installation, "CLIENTS", installation.CLIENTS)
+
+    async def story(made: Installation, client: Path) -> None:
+        made.begin()
+        made._events = made._events or SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
+        made.written.add("/opt/x")
+        kept = 0
+        for number in range(installation._MOST_PATHS // 2):
+            made._seen(Touched(f"/tmp/{number}{'x' * 4000}", 0, os.getpid(), moved=False))
+            kept = max(kept, sum(map(sys.getsizeof, made.others)) if number % 1000 == 0 else 0)
+        assert kept <= installation._MOST_BYTES
+        assert not made.written and made._events is None
+
+    play(tmp_path, story)
+
+
 class Connector:
     """Tells of *events* when it is asked, and of nothing else."""
 
@@ -219,11 +269,12 @@ def test_before_the_device_is_changed_little_is_kept(tmp_path: Path) -> None:
             return  # this kernel does not tell: nothing is explained by it
         for number in range(2 * installation._MOST_BEFORE + 1):
             made._seen(Touched(f"/var/log/{number}", 0, os.getpid(), moved=False))
-        made._lost()
         assert 0 < len(made.others) <= installation._MOST_BEFORE
         made.begin()
         made._seen(Touched("/opt/x", 0, os.getpid(), moved=False))
         assert {"/opt/x", f"/var/log/{2 * installation._MOST_BEFORE}"} <= made.others
+        made._lost()
+        assert not made.others and made._events is None
 
     play(tmp_path, story)
 
