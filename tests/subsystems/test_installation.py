@@ -169,10 +169,10 @@ def test_a_folder_too_deep_for_a_path_hides_nothing(tmp_path: Path) -> None:
             f"open('{client.parent}/theirs', 'w').close()"
         )
         await made._starting  # type: ignore[misc]
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
         await until(lambda: f"{client.parent}/theirs" in made.others)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
     def scenario() -> None:
         mount("tmpfs", tmp_path)
