@@ -9,7 +9,7 @@ is the deployment's when the client's processes alone touched it, or the new roo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -19,13 +19,20 @@ SPECIAL = 0o6000  # set-uid and set-gid
 
 
 class Content(NamedTuple):
-    """A file as it is now. Times in seconds since the epoch; *device* is its file system's number."""
+    """
+    A file as it is now. Times in seconds since the epoch; *device* is its file system's number.
+
+    *names* are its path without links, and that of the entry that leads to it. *open_to_others*: it has
+    another name besides, or somebody has it open for writing: what is written so is not told by its path.
+    """
 
     sha256: str
     md5: str
     mode: int
     changed: float
     device: str
+    names: tuple[str, ...] = ()
+    open_to_others: bool = False
 
 
 class Packaged(NamedTuple):
@@ -93,7 +100,7 @@ class Evidence:
             and (not special or now.changed <= packaged.installed + SLACK_S)
         ):
             return "of a package"
-        if path in self.written and path not in self.others:
+        if not now.open_to_others and self._written_alone(now.names or (path,)):
             return "written by the update client"
         return ""
 
@@ -105,9 +112,16 @@ class Evidence:
         """
         if self.image is not None and self.image.has(device, changed):
             return "not in the image"
-        if self.within(changed) and path in self.written and path not in self.others:
+        if self.within(changed) and self._written_alone((path,)):
             return "removed by the update client"
         return ""
+
+    def _written_alone(self, names: Iterable[str]) -> bool:
+        """Whether the client wrote one of *names*, and nobody else any, nor a folder on the way."""
+        found = set(names)
+        return bool(found & self.written) and not any(
+            path in self.others for name in found for path in _with_parents(name)
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -128,15 +142,23 @@ class Evidence:
         return cls(**{**found, **sets, "image": image})
 
 
+def _with_parents(path: str) -> Iterator[str]:
+    while path.strip("/"):
+        yield path
+        path = path.rpartition("/")[0]
+
+
 def packaged_md5(list_text: str, sums_text: str, names: frozenset[str]) -> str:
     """
     The MD5 that a package of dpkg has for the file that is called any of *names*; empty: it has none.
 
     The texts are its ``.list`` (a path a line) and its ``.md5sums`` (``MD5  path without the first slash``).
     """
-    if not names.intersection(list_text.splitlines()):
+    if not names.intersection(
+        list_text.split("\n")
+    ):  # names may have what splitlines() takes for a line's end
         return ""
-    for line in sums_text.splitlines():
+    for line in sums_text.split("\n"):
         md5, _, path = line.partition("  ")
         if f"/{path}" in names:
             return md5

@@ -12,9 +12,12 @@ has it run outside its sandbox, which may write no list. Prints a line of JSON f
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,13 +28,14 @@ from mender_monitor_py import baseline
 from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl.lists import Kept
-from mender_monitor_py.deployed import SLACK_S, Content, Evidence, Packaged, packaged_md5
+from mender_monitor_py.deployed import SLACK_S, SPECIAL, Content, Evidence, Packaged, packaged_md5
 from mender_monitor_py.errors import MonitorError
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.host.regularfile import open_regular
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
-from mender_monitor_py.subsystems.expected import Baselined
+from mender_monitor_py.subsystems.expected import NOTHING_STATED, Baselined, Stated
 
 DPKG = "var/lib/dpkg"
 MOST_TOLD = 50  # of a list's entries; an image may change all of them
@@ -46,13 +50,20 @@ class Deployed:
         self._evidence = evidence
         self._packages = list(_changed_packages(paths.root / DPKG, evidence))
         self._installed = _modified(paths.root / DPKG / "status")
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, Content | None]] = {}
 
-    def explains(self, path: str) -> str:
-        """Why the file at *path* is the deployment's; empty: it is not."""
+    def explains(self, path: str, stated: Stated = NOTHING_STATED) -> str:
+        """
+        Why the file at *path* is the deployment's; empty: it is not, or not as it was *stated* to be.
+
+        Who may write to a folder on the way could show one file to who makes the row, and another one here.
+        """
         if path not in self._known:
             self._known[path] = self._judge(path)
-        return self._known[path]
+        why, content = self._known[path]
+        if content is None or stated.sha256 not in ("", content.sha256):
+            return ""
+        return why if not stated.mode & SPECIAL & ~content.mode else ""
 
     def touched(self, path: str) -> bool:
         """Whether the file at *path* was changed while the deployment installed."""
@@ -64,18 +75,20 @@ class Deployed:
     def explains_absence(self, path: str) -> str:
         """Why nothing is at *path* any more, when that is the deployment's; empty: it is not."""
         folder = Path(path).parent
-        while not folder.is_dir():
-            folder = folder.parent
-        status = folder.stat()
-        real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH118, PTH119, PTH120
-        return self._evidence.explains_absence(real, status.st_ctime, str(status.st_dev))
+        try:
+            while not folder.is_dir():
+                folder = folder.parent
+            status = folder.stat()
+        except OSError:  # gone this moment, or not to be read
+            return ""
+        return self._evidence.explains_absence(_entry(path), status.st_ctime, str(status.st_dev))
 
-    def _judge(self, path: str) -> str:
+    def _judge(self, path: str) -> tuple[str, Content | None]:
         try:
             content = _content(path)
         except OSError:
-            return ""
-        return self._evidence.explains(path, content, self._packaged(path))
+            return "", None
+        return self._evidence.explains(path, content, self._packaged(path)), content
 
     def _packaged(self, path: str) -> Packaged | None:
         real = os.path.realpath(path)
@@ -88,6 +101,7 @@ class Deployed:
 
 def main() -> int:
     """The program."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # of a lease, when somebody opens the file that very moment
     paths = Paths.from_environment()
     given = json.loads(Path(sys.argv[1]).read_text())
     device_before = given.pop("device")
@@ -98,6 +112,8 @@ def main() -> int:
             told = _follow(check, catalog, paths, deployed, evidence, device_before)
         except MonitorError as error:
             told = {"check": str(check), "problem": str(error)}
+        except (ArithmeticError, LookupError, MemoryError, OSError, RecursionError, ValueError) as error:
+            told = {"check": str(check), "problem": f"{type(error).__name__}: {error}"}  # the others go on
         if told:
             print(json.dumps(told), flush=True)  # noqa: T201 - this is its answer
     return 0
@@ -130,7 +146,7 @@ def _follow(
     rows = [
         thing.row
         for thing in unexpected
-        if deployed.explains(file := check.file_of(kept.host, thing))
+        if deployed.explains(file := check.file_of(kept.host, thing), check.stated(thing))
         or (deployed.touched(file) and any(check.same_again(entry, thing) for entry in about(thing)))
     ]
     gone = [path for path in check.gone(entries) if deployed.explains_absence(path)]
@@ -146,6 +162,8 @@ def _follow(
     )
     if data == kept.data:
         return None
+    if read_list(kept.path) != kept.data:
+        return {"check": str(name), "problem": "somebody else has changed the list meanwhile"}
     kept.write(data)
     told = [row[:_MOST_OF_ROW] for row in (*rows, *(f"{path} is gone" for path in absent))]
     return {"check": str(name), "entries": len(told), "told": told[:MOST_TOLD]}
@@ -167,19 +185,48 @@ def _content(path: str) -> Content:
             sha256.update(data)
             md5.update(data)
         again = os.fstat(file.fileno())
+        open_to_others = again.st_nlink > 1 or _is_open_for_writing(file.fileno())
     if (status.st_ctime_ns, status.st_size) != (again.st_ctime_ns, again.st_size):
         raise OSError("it is being written")
     # A link that leads to another file by now was changed when it was made.
     changed = max(status.st_ctime, os.lstat(path).st_ctime)
-    return Content(sha256.hexdigest(), md5.hexdigest(), status.st_mode & 0o7777, changed, str(status.st_dev))
+    return Content(
+        sha256.hexdigest(),
+        md5.hexdigest(),
+        status.st_mode & 0o7777,
+        changed,
+        str(status.st_dev),
+        (os.path.realpath(path), _entry(path)),
+        open_to_others,
+    )
+
+
+def _entry(path: str) -> str:
+    """*path*, its folder without links."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH118, PTH119, PTH120
+
+
+def _is_open_for_writing(descriptor: int) -> bool:
+    """By asking for a read lease, which is not given then: see fcntl(2). Not every file system has them."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
 
 
 def _changed_packages(dpkg: Path, evidence: Evidence) -> Iterator[tuple[str, str]]:
     """The lists of files and of MD5 sums of the packages that dpkg installed meanwhile."""
     for files in sorted(dpkg.glob("info/*.list")):
-        with suppress(OSError, UnicodeDecodeError):
+        with suppress(OSError):
             if evidence.within(files.stat().st_ctime):
-                yield files.read_text("utf-8"), files.with_suffix(".md5sums").read_text("utf-8")
+                yield _text(files), _text(files.with_suffix(".md5sums"))
+
+
+def _text(path: Path) -> str:
+    with open_regular(path) as file:
+        return os.fsdecode(file.read())
 
 
 def _modified(path: Path) -> float:

@@ -9,7 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from mender_monitor_py import baseline
 from mender_monitor_py.baseline import Listing
@@ -62,6 +62,16 @@ class Entry(Protocol[T_contra]):
         """Whether *thing* is what this entry expects."""
 
 
+class Stated(NamedTuple):
+    """What the row of a thing says of its file: the SHA-256 (empty: nothing), and the mode's bits."""
+
+    sha256: str
+    mode: int
+
+
+NOTHING_STATED = Stated("", 0)
+
+
 class Baselined(Check, Generic[E, T]):
     """A check that compares what there is with a list."""
 
@@ -103,6 +113,11 @@ class Baselined(Check, Generic[E, T]):
     @abstractmethod
     def file_of(self, host: Host, thing: T, /) -> str:
         """The file that *thing* is, or comes from: who brought that one brought *thing*. Empty: none."""
+
+    @staticmethod
+    def stated(thing: T, /) -> Stated:
+        """What the row of *thing* says of the content of its file."""
+        return NOTHING_STATED
 
     @staticmethod
     def gone(entries: Sequence[E], /) -> list[str]:

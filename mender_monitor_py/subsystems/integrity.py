@@ -37,7 +37,7 @@ from mender_monitor_py.model import OK, Details, Observation, Subject
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected, Stated, wait
 from mender_monitor_py.subsystems.fields import absolute_globs, count, interval, size, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.hashing import Lane, readable
@@ -119,6 +119,10 @@ class IntegrityCheck(Baselined[Entry, Executable]):
 
     def file_of(self, host: Host, thing: Executable, /) -> str:
         return thing.path
+
+    @staticmethod
+    def stated(thing: Executable, /) -> Stated:
+        return Stated(thing.sha256, int(thing.mode, 8))
 
     @staticmethod
     def gone(entries: Sequence[Entry], /) -> list[str]:

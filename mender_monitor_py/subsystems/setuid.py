@@ -40,7 +40,7 @@ from mender_monitor_py.setuidlist import (
     walks,
 )
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, unread, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected, Stated, unread, wait
 from mender_monitor_py.subsystems.fields import (
     absolute_globs,
     absolute_paths,
@@ -145,6 +145,10 @@ class SetuidCheck(Baselined[Entry, Found]):
 
     def file_of(self, host: Host, thing: Found, /) -> str:
         return thing.path
+
+    @staticmethod
+    def stated(thing: Found, /) -> Stated:
+        return Stated(thing.sha256, thing.mode)
 
     async def survey_of(self, host: Host, subject: str) -> list[Found]:
         return (await self.scan(host, [unquote(subject)], read_mounts(), idle=False))[0]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mender_monitor_py import rebaseline
 from mender_monitor_py.deployed import Evidence, Image
 from mender_monitor_py.paths import ROOT_VARIABLE
 from mender_monitor_py.rebaseline import MOST_TOLD
@@ -56,6 +59,15 @@ class Place:
         file.write_text(json.dumps({**evidence.to_json(), "device": str(Path("/").stat().st_dev)}))
         done = self._run("-m", "mender_monitor_py.rebaseline", str(file))
         return [json.loads(line) for line in done.splitlines()]
+
+    def here(self, monkeypatch: pytest.MonkeyPatch, **more: Any) -> None:
+        """In this process, where a test can step in between."""
+        evidence = Evidence(**{"began": time.time() - 1000, "ended": time.time(), **more})
+        file = self.paths.root / "evidence.json"
+        file.write_text(json.dumps({**evidence.to_json(), "device": str(Path("/").stat().st_dev)}))
+        monkeypatch.setattr(sys, "argv", ["rebaseline", str(file)])
+        monkeypatch.setenv(ROOT_VARIABLE, str(self.paths.root))
+        rebaseline.main()
 
     def rows(self) -> dict[str, str]:
         """The content that the list expects of each file."""
@@ -178,6 +190,105 @@ def test_a_signed_list_is_never_touched(place: Place) -> None:
     before = place.list.read_bytes()
     (told,) = place.rebaseline(payload=BROUGHT)
     assert "signed" in told["problem"] and place.list.read_bytes() == before
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Have something happen between the look at all files and the judgement of each."""
+
+    def step_in(act: Callable[[], object]) -> None:
+        survey = rebaseline._survey
+
+        async def survey_then(*arguments: Any) -> list[Any]:
+            found = await survey(*arguments)
+            act()
+            return found
+
+        monkeypatch.setattr(rebaseline, "_survey", survey_then)
+
+    return step_in
+
+
+def test_what_is_another_file_when_it_is_judged_is_not_taken(
+    place: Place, between: Callable[[Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Who may write to a folder on the way shows one file to who makes the row, the artifact's to who judges.
+    """
+    place.put("app", NEW)
+    good = place.bin.rename(place.bin.with_name("good"))
+    place.bin.mkdir()
+    place.put("app", b"evil")
+
+    def swap() -> None:
+        place.bin.rename(place.bin.with_name("evil"))
+        good.rename(place.bin)
+
+    between(swap)
+    place.here(monkeypatch, payload=BROUGHT)
+    assert sha256(b"evil") not in place.rows().values()
+    place.here(monkeypatch, payload=BROUGHT)
+
+
+def test_a_list_that_somebody_changes_meanwhile_is_left_to_him(
+    place: Place,
+    between: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    A look at all files takes a while, in which a person may accept another one.
+    """
+    place.put("app", NEW)
+    theirs = place.list.read_text() + f"{sha256(b'x')} 1 8:1 0755 0:0 /opt/accepted\n"
+    between(lambda: place.list.write_text(theirs))
+    place.here(monkeypatch, payload=BROUGHT)
+    assert place.list.read_text() == theirs
+    assert "somebody else" in json.loads(capsys.readouterr().out)["problem"]
+
+
+def test_trouble_with_one_list_keeps_none_of_the_others_back(place: Place) -> None:
+    """
+    A path that is too long for the system, in the list of a check before.
+    """
+    place.put("app", NEW)
+    (place.paths.monitor_d / "enabled/integrity_a.sh").write_text(f"INTEGRITY_FILES='{place.bin}/*'\n")
+    long = place.list.with_name("integrity_a.list")
+    long.write_text(f"{sha256(b'x')} 1 8:1 0755 0:0 /{'x' * 5000}/y\n")
+    told = place.rebaseline(payload=BROUGHT)
+    assert "integrity app" in [one["check"] for one in told]
+    assert place.rows()["app"] == sha256(NEW)
+
+
+@pytest.mark.parametrize("how", ["open", "mapped", "another name"])
+def test_what_may_be_written_unseen_is_not_the_clients(place: Place, how: str) -> None:
+    """
+    Who has had the file open since before can write to it after the client, and no event tells of that; nor
+    does one at this path when it is written by another name.
+    """
+    written = place.put("app", NEW)
+    with written.open("r+b") as file, mmap.mmap(file.fileno(), 0) as _:
+        if how == "open":
+            assert place.rebaseline(written=frozenset({str(written)})) == []
+        elif how == "mapped":
+            file.close()
+            assert place.rebaseline(written=frozenset({str(written)})) == []
+    (other := place.bin.with_name("other")).hardlink_to(written)
+    assert place.rebaseline(written=frozenset({str(written)})) == []
+    other.unlink()
+    (told,) = place.rebaseline(written=frozenset({str(written)}))
+    assert told["entries"] == 1
+
+
+def test_a_file_below_a_link_is_known_by_its_own_path(place: Place) -> None:
+    """
+    As /bin is one to /usr/bin: the kernel tells what is written without the links on the way.
+    """
+    real = place.bin.rename(place.bin.with_name("real"))
+    place.bin.symlink_to(real)
+    place.put("app", NEW)
+    place.rebaseline(written=frozenset({f"{real}/app"}))
+    assert place.rows()["app"] == sha256(NEW)
 
 
 def test_a_list_that_came_with_the_image_wins(place: Place) -> None:

@@ -10,6 +10,9 @@ FILE = Content(sha256=GIVEN, md5="m", mode=0o755, changed=1050.0, device="8")
 PAYLOAD = Evidence(BEGAN, ENDED, payload={GIVEN: {"x": 0o755}, OTHER: {"x": 0o4755}})
 PACKAGES = Evidence(BEGAN, ENDED, packages=True)
 WRITER = Evidence(BEGAN, ENDED, written=frozenset({"/x", "/both"}), others=frozenset({"/both"}))
+MOVED = Evidence(
+    BEGAN, ENDED, written=frozenset({"/opt/app/x", "/opt/app2/x"}), others=frozenset({"/opt/app", "/opt/a"})
+)
 IMAGE = Evidence(BEGAN, ENDED, image=Image("9", 1060.0))
 
 
@@ -35,6 +38,15 @@ IMAGE = Evidence(BEGAN, ENDED, image=Image("9", 1060.0))
         (WRITER, "/both", FILE, None, ""),
         (WRITER, "/x", FILE._replace(changed=990.0), None, ""),
         (WRITER, "/y", FILE, None, ""),
+        # What leads to it, and what it is really called: neither is another's, nor is a folder on the way.
+        (WRITER, "/link", FILE._replace(names=("/x", "/link")), None, "written by the update client"),
+        (WRITER, "/link", FILE._replace(names=("/both", "/link")), None, ""),
+        (WRITER, "/x", FILE._replace(names=("/both", "/x")), None, ""),
+        (MOVED, "/opt/app/x", FILE, None, ""),
+        (MOVED, "/opt/app2/x", FILE, None, "written by the update client"),
+        # What is written by another name, or not yet closed, is not seen at this one.
+        (WRITER, "/x", FILE._replace(open_to_others=True), None, ""),
+        (PAYLOAD, "/x", FILE._replace(open_to_others=True), None, "of the artifact"),
         # What came with the image was there when it was started; what is on another file system did not come.
         (IMAGE, "/x", FILE._replace(device="9", changed=10.0), None, "of the image"),
         (IMAGE, "/x", FILE._replace(device="9", changed=1070.0), None, ""),
