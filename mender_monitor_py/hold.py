@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
+from mender_monitor_py.commandline import printable
 from mender_monitor_py.model import Stamp
 from mender_monitor_py.records import age
 
@@ -43,8 +44,8 @@ class Hold:
 
     @property
     def label(self) -> str:
-        """What people call it."""
-        return self.artifact or self.id or "an artifact"
+        """What people call it, fit to be shown: others have chosen the name."""
+        return printable(self.artifact or self.id) or "an artifact"
 
     def is_of(self, deployment: str, artifact: str) -> bool:
         """Whether this is the hold of that deployment. By hand, the artifact's name may come later."""

@@ -22,6 +22,7 @@ from mender_monitor_py.errors import MonitorError
 from mender_monitor_py.hold import Hold
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.timer import Alarm
+from mender_monitor_py.model import Stamp
 from mender_monitor_py.outbox import Outbox
 from mender_monitor_py.paths import ROOT_VARIABLE
 from mender_monitor_py.records import happened
@@ -66,7 +67,10 @@ class Holding:
         self._undo: Callable[[], None] = lambda: None
         self._jobs: set[asyncio.Task[None]] = set()
         self._finishing: asyncio.Task[None] | None = None
-        self._resumed = False  # by an earlier run's hold, and whether its deployment goes on is not known yet
+        self._collecting = False  # what the deployment that has ended did
+        self._next: Stamp | None = None  # when another one began meanwhile
+        self._following: asyncio.Task[None] | None = None
+        self._doubtful = False  # whether the deployment goes on is not known
 
     @property
     def held(self) -> bool:
@@ -95,15 +99,15 @@ class Holding:
         except MonitorError as error:
             log.error("%s", error)
             stored = None
-        self._undo = self._host.updates.listen(self._moved, self._end_of_resumed)
+        self._undo = self._host.updates.listen(self._moved, self._end_of_doubtful)
         current = self._host.updates.current
         if stored is not None:
             self._take(stored.resumed(self._host.clock.now()))
             if stored.outcome:
                 self._finish_soon()
             else:
-                self._resumed = True
-                self._end_of_resumed()
+                self._doubtful = True
+                self._end_of_doubtful()
         if current is not None and current.installing:
             self._installs(current)
         elif current is not None:
@@ -118,7 +122,7 @@ class Holding:
         """The daemon ends; the next one goes on, and may come when the client has removed the artifact."""
         self._undo()
         self._alarm.close()
-        for task in (*self._jobs, self._finishing):
+        for task in (*self._jobs, self._finishing, self._following):
             if task is not None:
                 task.cancel()
         if self._hold is not None:
@@ -145,24 +149,37 @@ class Holding:
             else:
                 self._prepare()
         elif hold is not None and not hold.outcome and hold.is_of(update.id, update.artifact):
-            self._ended(change.outcome)
+            if change.outcome == Outcome.UNKNOWN and self._may_go_on(hold):
+                self._doubtful = True
+            else:
+                self._ended(change.outcome)
         elif hold is None:
             self._job(self._give_up())
 
-    def _end_of_resumed(self) -> None:
+    def _may_go_on(self, hold: Hold) -> bool:
+        """The client's store could not be read for a moment, or cannot yet."""
+        current = self._host.updates.current
+        return bool(self._host.updates.unknown) or (
+            current is not None and hold.is_of(current.id, current.artifact)
+        )
+
+    def _end_of_doubtful(self) -> None:
         """It may have ended while nobody looked. That is not known before the client's store can be read."""
         hold, updates = self._hold, self._host.updates
-        if not self._resumed or hold is None or updates.unknown:
+        if not self._doubtful or hold is None or updates.unknown:
             return
-        self._resumed = False
+        self._doubtful = False
         current = updates.current
         if not hold.outcome and (current is None or not hold.is_of(current.id, current.artifact)):
             self._ended(hold.ended_as(updates.artifact, Outcome.COMMITTED, Outcome.ROLLED_BACK))
 
     def _installs(self, update: Update) -> None:
         hold = self._hold
+        if self._collecting:
+            self._next = self._next or self._host.clock.now()
+            return
         if hold is None or hold.outcome or not hold.is_of(update.id, update.artifact):
-            self._begin(update)
+            self._begin(update, self._host.clock.now())
         elif (update.artifact and update.artifact != hold.artifact) or not hold.payload_types:
             self._take(replace(hold, artifact=update.artifact, payload_types=update.payload_types))
         if self.held:
@@ -195,24 +212,16 @@ class Holding:
         now = self._host.clock.now()
         return Image(_root_device(), now.wall - now.boottime)
 
-    def _begin(self, update: Update) -> None:
+    def _begin(self, update: Update, at: Stamp) -> None:
         if self._finishing is not None:  # the one before has just ended: all that is held waits for this one
             self._finishing.cancel()
             self._finishing = None
-        now = self._host.clock.now()
-        log.info("findings are held back: %s", update.artifact or update.id or "an artifact is installed")
         if self._hold is not None:
             self._host.installation.forget()
-        self._take(
-            Hold(
-                update.id,
-                update.artifact,
-                self._host.updates.artifact,
-                now,
-                _root_device(),
-                update.payload_types,
-            )
-        )
+        installed = self._host.updates.artifact
+        hold = Hold(update.id, update.artifact, installed, at, _root_device(), update.payload_types)
+        log.info("findings are held back: %s is installed", hold.label)
+        self._take(hold)
 
     def _ended(self, outcome: str) -> None:
         assert self._hold is not None
@@ -220,14 +229,27 @@ class Holding:
         self._finish_soon()
 
     def _finish_soon(self) -> None:
+        self._collecting = True
         self._finishing = asyncio.get_running_loop().create_task(self._finish())
 
     async def _finish(self) -> None:
         hold = self._hold
         assert hold is not None
         ended = self._host.clock.now().wall
-        await self._host.installation.collected()
-        await self._rebaseline(hold, ended)
+        try:
+            await self._host.installation.collected()
+        finally:
+            self._collecting = False
+        evidence, before = self._evidence(hold, ended), self._following
+        self._following = asyncio.get_running_loop().create_task(self._follow(hold, evidence, before))
+        began, self._next = self._next, None
+        current = self._host.updates.current
+        if began is not None and current is not None and current.installing:
+            self._finishing = None
+            self._begin(current, began)
+            self._installs(current)
+            return
+        await asyncio.wait([self._following])
         await asyncio.sleep(SETTLE_S)
         await self._host.installation.end()
         log.info("%s has ended (%s): what was held back is judged now", hold.label, hold.outcome)
@@ -272,23 +294,37 @@ class Holding:
 
     # The lists
 
-    async def _rebaseline(self, hold: Hold, ended: float) -> None:
-        """Bring the lists up to what the deployment changed, in a process outside the sandbox."""
-        now, paths = self._host.clock.now(), self._host.paths
+    def _evidence(self, hold: Hold, ended: float) -> Evidence:
+        """What is known of a deployment that has *ended*; seconds since the epoch."""
         installation = self._host.installation
-        evidence = Evidence(began=happened(hold.began, now), ended=ended)
-        if hold.outcome == Outcome.COMMITTED:
-            evidence = replace(
-                evidence,
-                payload=installation.payload,
-                written=frozenset(installation.written),
-                others=frozenset(installation.others),
-                image=self._image() if _IMAGE in hold.payload_types else None,
-                packages=True,
-            )
+        evidence = Evidence(began=happened(hold.began, self._host.clock.now()), ended=ended)
+        if hold.outcome != Outcome.COMMITTED:
+            return evidence
+        return replace(
+            evidence,
+            payload=installation.payload,
+            written=frozenset(installation.written),
+            others=frozenset(installation.others),
+            image=self._image() if _IMAGE in hold.payload_types else None,
+            packages=True,
+        )
+
+    async def _follow(self, hold: Hold, evidence: Evidence, before: asyncio.Task[None] | None) -> None:
+        """Bring the lists up to it, after those of the one *before*. Another one may begin meanwhile."""
+        if before is not None:
+            await asyncio.wait([before])
+        try:
+            await self._rebaseline(hold, evidence)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # What is held is judged all the same.
+            log.error("the lists cannot be brought up to %s", hold.label, exc_info=error)
+
+    async def _rebaseline(self, hold: Hold, evidence: Evidence) -> None:
+        """In a process outside the sandbox."""
+        paths = self._host.paths
         file = paths.run / "deployment.json"
         try:
-            _write(file, json.dumps({**evidence.to_json(), "device": hold.device}))
+            await asyncio.to_thread(_write, file, {**evidence.to_json(), "device": hold.device})
             done = await self._host.runner.run(
                 [sys.executable, "-P", str(_PACKAGE / "rebaseline.py"), str(file)],
                 timeout=REBASELINE_S,
@@ -329,10 +365,11 @@ def _payload(text: str) -> dict[str, dict[str, int]]:
         return {}
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, value: object) -> None:
+    """As JSON, piece by piece: of a hundred thousand paths the whole text is much for a small device."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as opened:
-        opened.write(text)
+        json.dump(value, opened)
 
 
 def _root_device() -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from mender_monitor_py import holding
 from mender_monitor_py.alertstate import Limits
+from mender_monitor_py.deployed import Evidence
 from mender_monitor_py.hold import Hold
 from mender_monitor_py.holding import META, PAYLOAD, Holding
 from mender_monitor_py.host.clock import Clock
@@ -351,6 +352,114 @@ def test_another_deployment_right_behind_goes_on_holding(paths: Any, client: Upd
             await run.until(run.alerts)
 
     asyncio.run(story())
+
+
+def test_another_deployment_right_behind_takes_nothing_from_the_lists(
+    paths: Any, client: UpdateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    They follow the first one while the second installs, and then the second, each by its own artifact.
+    """
+    followed: list[tuple[str, list[str], bool]] = []
+
+    async def rebaseline(self: Holding, hold: Hold, evidence: Evidence) -> None:
+        began = len(followed)
+        await asyncio.sleep(0.3)
+        names = [name for names in evidence.payload.values() for name in names]
+        followed.append((hold.id, names, began == len(followed)))
+
+    monkeypatch.setattr(Holding, "_rebaseline", rebaseline)
+
+    def bring(name: str) -> None:
+        files = client.tree / "files"
+        files.mkdir(parents=True)
+        (files / name).write_text(name)
+
+    async def story() -> None:
+        async with running(paths) as run:
+            bring("one")
+            install(client)
+            await run.until(lambda: run.holding.held)
+            run.check(PORTS).observe(PORT)
+            subprocess.run(["rm", "-r", client.tree], check=True)
+            commit(client)
+            bring("two")
+            install(client, "d-2")
+            await run.until(lambda: (run.holding.status() or {}).get("deployment") == "d-2")
+            await run.until(lambda: run.host.installing)
+            await asyncio.sleep(0.1)
+            assert run.alerts() == []
+            commit(client)
+            await run.until(run.alerts)
+            assert followed == [("d-1", ["one"], True), ("d-2", ["two"], True)]
+
+    asyncio.run(story())
+
+
+def test_a_store_that_cannot_be_read_for_a_moment_ends_nothing(paths: Any, client: UpdateFiles) -> None:
+    """
+    Whether the deployment goes on is not known then: what is held stays so, and the evidence with it.
+    """
+
+    async def story() -> None:
+        async with running(paths) as run:
+            install(client)
+            await run.until(lambda: run.holding.held)
+            began = (run.holding.status() or {})["since"]
+            run.check(PORTS).observe(PORT)
+            store = client.folder / "mender-store"
+            good = store.read_bytes()
+            store.write_bytes(b"x" * len(good))
+            await run.until(lambda: run.host.updates.unknown)
+            await asyncio.sleep(0.4)
+            assert run.holding.held and run.alerts() == []
+            store.write_bytes(good)
+            await run.until(lambda: run.host.updates.current)
+            await asyncio.sleep(0.4)
+            shown = run.holding.status()
+            assert shown is not None and (shown["outcome"], run.alerts()) == ("", [])
+            assert abs(shown["since"] - began) < 0.01
+            store.write_bytes(b"x" * len(good))
+            await run.until(lambda: run.host.updates.unknown)
+            store.unlink()
+            client.phase("update-commit")
+            client.end(success=True, artifact="release-2")
+            await run.until(run.alerts)
+
+    asyncio.run(story())
+
+
+def test_lists_that_cannot_be_followed_hold_nothing_back(
+    paths: Any, client: UpdateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whatever goes wrong there: what was held is judged, and the hold is over.
+    """
+
+    async def rebaseline(self: Holding, hold: Hold, evidence: Evidence) -> None:
+        raise KeyError("told")
+
+    monkeypatch.setattr(Holding, "_rebaseline", rebaseline)
+
+    async def story() -> None:
+        async with running(paths) as run:
+            install(client)
+            await run.until(lambda: run.holding.held)
+            run.check(PORTS).observe(PORT)
+            commit(client)
+            await run.until(run.alerts)
+            await run.until(lambda: not run.holding.held and run.outbox.meta(META) == "")
+            assert not run.host.updating
+
+    asyncio.run(story())
+
+
+def test_what_a_deployment_is_called_obeys_nobody() -> None:
+    """
+    Its name goes to the log.
+    """
+    hold = Hold("d-1", "release\n<3>all is well\x1b[2J", "b", Stamp("boot-0", 10.0, 0.0, False), "1")
+    assert hold.label.isprintable() and hold.artifact not in hold.label
 
 
 def test_no_grace_is_no_hold(paths: Any, client: UpdateFiles) -> None:
