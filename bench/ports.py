@@ -24,6 +24,7 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.openports import OpenPorts
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.replaced import Replaced
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
@@ -76,7 +77,8 @@ def measure(looks: int, peer_looks: int) -> None:
 
 
 def row(kind: str, count: int, looks: int, peer_looks: int) -> None:
-    ports = OpenPorts(Procfs(), ("tcp", "udp"), all_namespaces=False)
+    procfs = Procfs()
+    ports = OpenPorts(procfs, Replaced(procfs), ("tcp", "udp"), all_namespaces=False)
     before = cpu_ms()
     found = ports.look(lambda one: True)
     first = cpu_ms() - before

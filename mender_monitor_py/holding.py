@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from mender_monitor_py.model import Stamp
 from mender_monitor_py.outbox import Outbox
 from mender_monitor_py.paths import ROOT_VARIABLE
 from mender_monitor_py.records import happened
+from mender_monitor_py.replacedfiles import ReplacedFile, from_json, from_text, to_text
 from mender_monitor_py.updateprogress import Change, Outcome, Update
 
 SETTLE_S = 10.0
 REBASELINE_S = 600.0  # a look at all files of a slow device
 META = "hold"
 PAYLOAD = "hold payload"
+REPLACED = "replaced files"
 _IMAGE = "rootfs-image"
 _PACKAGE = Path(__file__).parent
 _MAX_ANSWER = 256 * 1024
@@ -92,6 +95,7 @@ class Holding:
 
     def start(self) -> None:
         """Go on with the hold of an earlier run, or begin one. Then :attr:`held` is right."""
+        self._know_replaced()
         try:
             stored = Hold.from_text(self._outbox.meta(META))
             if stored is not None:
@@ -321,10 +325,15 @@ class Holding:
 
     async def _rebaseline(self, hold: Hold, evidence: Evidence) -> None:
         """In a process outside the sandbox."""
-        paths = self._host.paths
+        paths, began = self._host.paths, hold.began
         file = paths.run / "deployment.json"
+        given = {
+            **evidence.to_json(),
+            "device": hold.device,
+            "boottime": began.boottime if began.boot_id == self._host.clock.now().boot_id else None,
+        }
         try:
-            await asyncio.to_thread(_write, file, {**evidence.to_json(), "device": hold.device})
+            await asyncio.to_thread(_write, file, given)
             done = await self._host.runner.run(
                 [sys.executable, "-P", str(_PACKAGE / "rebaseline.py"), str(file)],
                 timeout=REBASELINE_S,
@@ -339,15 +348,36 @@ class Holding:
             file.unlink(missing_ok=True)
         if done.status != 0:
             log.error("the lists were not all brought up to %s: status %s", hold.label, done.status)
-        _tell(hold.label, done.output)
+        answers = list(_answers(done.output))
+        self._add_replaced(from_json(one["replaced"]) for one in answers if "replaced" in one)
+        _tell(hold.label, [one for one in answers if "replaced" not in one])
 
+    # What is run still though a deployment has replaced it
 
-def _tell(label: str, output: bytes) -> None:
-    for line in output.splitlines():
+    def _know_replaced(self) -> None:
         try:
-            told = json.loads(line)
-        except ValueError:
-            continue  # it was ended in the middle
+            text = self._outbox.meta(REPLACED)
+        except MonitorError as error:
+            log.error("%s", error)
+            return
+        if text:
+            self._add_replaced(from_text(text, self._host.clock.now().boot_id))
+
+    def _add_replaced(self, files: Iterable[ReplacedFile]) -> None:
+        replaced, boot = self._host.replaced, self._host.clock.now().boot_id
+        replaced.add(files)
+        text = to_text(replaced.files, boot)
+        self._job(self._write(lambda: self._store(REPLACED, text)))
+
+
+def _answers(output: bytes) -> Iterator[dict[str, Any]]:
+    for line in output.splitlines():
+        with suppress(ValueError):  # it was ended in the middle
+            yield json.loads(line)
+
+
+def _tell(label: str, answers: Iterable[dict[str, Any]]) -> None:
+    for told in answers:
         if "problem" in told:
             log.warning("%s: its list stays as it is: %s", told["check"], told["problem"])
             continue

@@ -5,8 +5,10 @@ After one that failed nothing of it counts; but what was put back is another fil
 
     python -P rebaseline.py EVIDENCE
 
-EVIDENCE is a file of JSON: deployed.Evidence, and the *device* of the root file system before. The watcher
-has it run outside its sandbox, which may write no list. Prints a line of JSON for each list, for the log.
+EVIDENCE is a file of JSON: deployed.Evidence; *device*, the root file system before; *boottime*, when the
+deployment began by CLOCK_BOOTTIME (null: in another boot). The watcher has it run outside its sandbox, which
+may write no list. Prints a line of JSON for each file that is run still though the deployment has replaced
+it, and for each list, for the log.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +33,22 @@ from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl.lists import Kept
 from mender_monitor_py.deployed import SLACK_S, SPECIAL, Content, Evidence, Packaged, packaged_md5
-from mender_monitor_py.errors import MonitorError
+from mender_monitor_py.errors import MonitorError, UnknownError
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.lists import read_list
+from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.host.regularfile import open_regular
+from mender_monitor_py.host.replaced import Orphan, orphans
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.paths import Paths
+from mender_monitor_py.replacedfiles import MOST, ReplacedFile
 from mender_monitor_py.subsystems.expected import NOTHING_STATED, Baselined, Stated
 
 DPKG = "var/lib/dpkg"
 MOST_TOLD = 50  # of a list's entries; an image may change all of them
 _MOST_OF_ROW = 512
 _CHUNK = 1024 * 1024
+_UNFORESEEN = (ArithmeticError, LookupError, MemoryError, OSError, RecursionError, ValueError)
 
 
 class Deployed:
@@ -71,6 +79,21 @@ class Deployed:
             return self._evidence.within(Path(path).stat().st_ctime)
         except OSError:
             return False
+
+    def replaced(self, orphan: Orphan) -> str:
+        """
+        Where the file of *orphan* was, when the deployment has replaced or removed it; empty: it has not.
+
+        It was there until then. What is at its path now is the deployment's, or was put back by a rollback.
+        """
+        if not self._evidence.within(orphan.removed):
+            return ""
+        return next(filter(partial(self._was_replaced, orphan.pid), orphan.paths), "")
+
+    def _was_replaced(self, pid: int, path: str) -> bool:
+        if not os.path.lexists(path):
+            return bool(self.explains_absence(path))
+        return bool(self.explains(path)) or (self.touched(path) and _same_content(pid, path))
 
     def explains_absence(self, path: str) -> str:
         """Why nothing is at *path* any more, when that is the deployment's; empty: it is not."""
@@ -104,19 +127,71 @@ def main() -> int:
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # of a lease, when somebody opens the file that very moment
     paths = Paths.from_environment()
     given = json.loads(Path(sys.argv[1]).read_text())
-    device_before = given.pop("device")
+    device_before, boottime = given.pop("device"), given.pop("boottime")
     deployed = Deployed(evidence := Evidence.from_json(given), paths)
     catalog = Catalog(paths, load_settings(paths)[0])
+    if boottime is not None:
+        for file in _replaced(catalog, paths, deployed, boottime):
+            print(json.dumps({"replaced": file}), flush=True)  # noqa: T201 - this is its answer
     for check in catalog.enabled():
         try:
             told = _follow(check, catalog, paths, deployed, evidence, device_before)
         except MonitorError as error:
             told = {"check": str(check), "problem": str(error)}
-        except (ArithmeticError, LookupError, MemoryError, OSError, RecursionError, ValueError) as error:
+        except _UNFORESEEN as error:
             told = {"check": str(check), "problem": f"{type(error).__name__}: {error}"}  # the others go on
         if told:
             print(json.dumps(told), flush=True)  # noqa: T201 - this is its answer
     return 0
+
+
+def _replaced(catalog: Catalog, paths: Paths, deployed: Deployed, began: float) -> list[ReplacedFile]:
+    """
+    What runs since before the deployment *began* from files that it has replaced.
+
+    Not what a list did not expect even then: that was a finding, and stays one. So it is asked before the
+    lists follow.
+    """
+    found: dict[tuple[int, int, int], tuple[int, ReplacedFile]] = {}
+    for orphan in orphans(Procfs()):
+        if orphan.started < began and (path := deployed.replaced(orphan)):
+            found[orphan.file.identity] = orphan.pid, orphan.file._replace(path=path)
+    for name in catalog.enabled() if found else ():
+        with suppress(MonitorError, *_UNFORESEEN):  # that is told when its list is to follow
+            unexpected = asyncio.run(_unexpected(name, catalog, paths, deployed, list(found.values())))
+            found = {key: one for key, one in found.items() if key not in unexpected}
+    return [file for _, file in found.values()][:MOST]
+
+
+async def _unexpected(
+    name: CheckId,
+    catalog: Catalog,
+    paths: Paths,
+    deployed: Deployed,
+    running: list[tuple[int, ReplacedFile]],
+) -> set[tuple[int, int, int]]:
+    """Which of *running* the list of a check did not expect. Raises MonitorError."""
+    check = catalog.build(catalog.load_now(name))
+    if not isinstance(check, Baselined):
+        return set()
+    kept = Kept(check, paths)
+    if kept.data is not None and deployed.touched(str(kept.path)):
+        return set()  # the artifact has brought it: what it said before is not known
+    listed = kept.listing().entries if kept.data is not None else ()
+    entries = [*listed, *map(check.led, check.inline)]
+    if not entries:
+        return set()
+    found = set()
+    try:
+        for pid, file in running:
+            expected = False
+            with suppress(UnknownError, OSError):  # what cannot be read is taken for none that was expected
+                expected = await check.expected_running(kept.host, entries, pid, file.path)
+            if not expected:
+                found.add(file.identity)
+    finally:
+        await kept.host.aclose()
+    return found
 
 
 def _follow(
@@ -174,6 +249,19 @@ async def _survey(host: Host, check: Baselined[Any, Any], entries: list[Any], si
         return await check.survey_since(host, entries, since)
     finally:
         await host.aclose()
+
+
+def _same_content(pid: int, path: str) -> bool:
+    """Whether *pid* runs what is at *path* now, in another file."""
+    try:
+        with open_regular(path) as there, open_regular(f"/proc/{pid}/exe") as running:
+            return _digest(there) == _digest(running)
+    except OSError:
+        return False
+
+
+def _digest(file: BufferedReader) -> bytes:
+    return hashlib.file_digest(file, "sha256").digest()
 
 
 def _content(path: str) -> Content:

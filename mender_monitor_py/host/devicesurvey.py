@@ -16,6 +16,7 @@ from mender_monitor_py.host.images import Images
 from mender_monitor_py.host.mounts import read_mounts
 from mender_monitor_py.host.openports import OpenPorts
 from mender_monitor_py.host.procfs import Procfs, unit_of
+from mender_monitor_py.host.replaced import Replaced
 from mender_monitor_py.portlist import PROTOCOLS, Listener
 from mender_monitor_py.proposals import Device, OpenPort, Service, Wireless
 
@@ -80,7 +81,7 @@ def uplink(routes: str, routes6: str) -> str:
 
 
 def _listeners(procfs: Procfs) -> list[Listener]:
-    ports = OpenPorts(procfs, PROTOCOLS, all_namespaces=False)
+    ports = OpenPorts(procfs, Replaced(procfs), PROTOCOLS, all_namespaces=False)
     try:
         return ports.look(lambda one: not one.loopback and not one.ephemeral, again=True) or []
     finally:

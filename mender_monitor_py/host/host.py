@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mender_monitor_py.host.installation import Installation
     from mender_monitor_py.host.processevents import ProcessEvents
     from mender_monitor_py.host.procfs import Procfs
+    from mender_monitor_py.host.replaced import Replaced
     from mender_monitor_py.host.runner import Runner
     from mender_monitor_py.host.scanner import Scanner
     from mender_monitor_py.host.shellchecks import ShellChecks
@@ -43,6 +44,7 @@ class Host:
         self._processes: ProcessEvents | None = None
         self._updates: Updates | None = None
         self._installation: Installation | None = None
+        self._replaced: Replaced | None = None
 
     @property
     def inotify(self) -> Inotify:
@@ -142,6 +144,15 @@ class Host:
 
             self._installation = Installation(self.paths.mender, self.procfs, self.processes)
         return self._installation
+
+    @property
+    def replaced(self) -> Replaced:
+        """What is run still though a deployment has replaced it."""
+        if self._replaced is None:
+            from mender_monitor_py.host.replaced import Replaced
+
+            self._replaced = Replaced(self.procfs)
+        return self._replaced
 
     @property
     def installing(self) -> bool:

@@ -13,6 +13,7 @@ from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.netns import in_namespaces, other_namespaces
 from mender_monitor_py.host.procfs import DELETED, Procfs
 from mender_monitor_py.host.procnet import bound_sockets
+from mender_monitor_py.host.replaced import Replaced
 from mender_monitor_py.host.sockdiag import UDP, SockDiag, Socket
 from mender_monitor_py.host.socketowners import find_holders
 from mender_monitor_py.portlist import Holder, Listener
@@ -42,8 +43,11 @@ class OpenPorts:
     there are more than are looked at.
     """
 
-    def __init__(self, procfs: Procfs, protocols: Iterable[str], *, all_namespaces: bool) -> None:
+    def __init__(
+        self, procfs: Procfs, replaced: Replaced, protocols: Iterable[str], *, all_namespaces: bool
+    ) -> None:
         self._procfs = procfs
+        self._replaced = replaced
         self._protocols = tuple(protocols)
         self._all_namespaces = all_namespaces
         self._own: SockDiag | None = None
@@ -183,7 +187,10 @@ class OpenPorts:
         return Holder(pid, stat.name, executable)
 
     def _executable(self, pid: int) -> str | None:
-        """The path. One that is deleted says so, unless another file is there: an upgrade, no restart."""
+        """
+        The path. One that is deleted says so, unless another file is there, as after an upgrade without a
+        restart, or a deployment has removed it.
+        """
         try:
             executable = self._procfs.executable(pid)
         except PermissionError:
@@ -192,6 +199,7 @@ class OpenPorts:
             path = executable.removesuffix(DELETED)
             if os.path.lexists(f"{self._procfs.path}/{pid}/root{path}"):
                 return path
+            return self._replaced.path(pid) or executable
         return executable
 
     def _holders_changed(self) -> bool:

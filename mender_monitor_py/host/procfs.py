@@ -192,7 +192,7 @@ class Procfs:
     def age(self, pid: int, boottime: float) -> float | None:
         """How many seconds ago *pid* started; *boottime* is CLOCK_BOOTTIME now."""
         found = self.stat(pid)
-        return boottime - found.start / _TICKS if found else None
+        return boottime - since_boot(found.start) if found else None
 
     def descriptors(self, pid: int) -> Iterator[str]:
         """What the descriptors of *pid* are: ``socket:[123]``, paths. Raises PermissionError."""
@@ -206,6 +206,13 @@ class Procfs:
                 yield os.readlink(f"{folder}/{name}")
             except (FileNotFoundError, ProcessLookupError):
                 continue
+
+    def mount_namespace(self, process: int | str) -> str:
+        """Of a process, or of ``self``; empty when it ended, or is not ours to see."""
+        try:
+            return os.readlink(f"{self.path}/{process}/ns/mnt")
+        except OSError:
+            return ""
 
     def sees_all(self) -> bool:
         """Whether we may look at every process: CAP_SYS_PTRACE, see ptrace(2) on access mode checks."""
@@ -251,6 +258,11 @@ class Procfs:
         except (OSError, ValueError):
             pass
         return self._users[1]
+
+
+def since_boot(ticks: int) -> float:
+    """The start time of a process in seconds of CLOCK_BOOTTIME."""
+    return ticks / _TICKS
 
 
 def exists(pid: int) -> bool:

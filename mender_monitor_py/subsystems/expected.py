@@ -114,6 +114,14 @@ class Baselined(Check, Generic[E, T]):
     def file_of(self, host: Host, thing: T, /) -> str:
         """The file that *thing* is, or comes from: who brought that one brought *thing*. Empty: none."""
 
+    async def expected_running(self, host: Host, entries: Sequence[E], pid: int, path: str) -> bool:
+        """
+        Whether what *pid* runs was expected by *entries* as long as it was at *path*, where it is no more.
+
+        True where that is no matter of this check. Raises UnknownError and OSError.
+        """
+        return True
+
     @staticmethod
     def stated(thing: T, /) -> Stated:
         """What the row of *thing* says of the content of its file."""

@@ -34,6 +34,7 @@ from mender_monitor_py.integritylist import (
     judge,
 )
 from mender_monitor_py.model import OK, Details, Observation, Subject
+from mender_monitor_py.replacedfiles import note
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Definition, Field, Report
@@ -41,10 +42,11 @@ from mender_monitor_py.subsystems.expected import Baselined, Expected, Stated, w
 from mender_monitor_py.subsystems.fields import absolute_globs, count, interval, size, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.hashing import Lane, readable
-from mender_monitor_py.subsystems.integrityimages import ImageFindings
+from mender_monitor_py.subsystems.integrityimages import ImageFindings, as_it_runs
 from mender_monitor_py.subsystems.pace import Pace
 
 RETRY_S = 60.0
+_REPLACED_S = 60.0  # from look to look at processes that run what a deployment has replaced
 _PERIOD_S = 60.0  # in which INTEGRITY_MAX_ALERTS counts
 _BIG = 64 * 1024 * 1024  # bytes: such a file is read at INTEGRITY_RATE, beside the others
 _AT_ONCE = 100  # files of a pass, until others have their turn
@@ -120,6 +122,11 @@ class IntegrityCheck(Baselined[Entry, Executable]):
     def file_of(self, host: Host, thing: Executable, /) -> str:
         return thing.path
 
+    async def expected_running(self, host: Host, entries: Sequence[Entry], pid: int, path: str) -> bool:
+        about = [entry._replace(target="") for entry in entries if entry.names(path)]
+        found = await as_it_runs(host, pid, path) if about else None
+        return found is None or not judge(about, found, inode=self.inode).kind
+
     @staticmethod
     def stated(thing: Executable, /) -> Stated:
         return Stated(thing.sha256, int(thing.mode, 8))
@@ -167,6 +174,7 @@ class _Watch:
         self._full = Lane(scanner, check.rate, self._hashed, self._lane_ended)
         self._images = ImageFindings(host, self._judge_image, self._level)
         self._failure = ""
+        self._undo = host.replaced.listen(self._pass_soon)
 
     async def run(self) -> None:
         while True:
@@ -180,10 +188,15 @@ class _Watch:
             except UnknownError as error:
                 self._report.unknown(str(error))
                 self._pass_at = max(self._pass_at, time.monotonic() + RETRY_S)
-            if await wait(self._expected.changed, max(self._pass_at - time.monotonic(), 0.0)):
+            if await wait(self._expected.changed, max(self._due() - time.monotonic(), 0.0)):
                 await asyncio.sleep(self._pace.pause())
 
+    def _due(self) -> float:
+        """When the next look is, should nothing happen: what was replaced and is run still may end."""
+        return min(self._pass_at, time.monotonic() + _REPLACED_S) if self._images.replaced else self._pass_at
+
     async def aclose(self) -> None:
+        self._undo()
         self._installation.folders.pop(self, None)
         self._expected.close()
         self._paths.close()
@@ -199,7 +212,7 @@ class _Watch:
         if time.monotonic() >= self._pass_at:
             await self._pass()
             await self._images.look(self._targets, self._paths.names)
-        elif touched:
+        elif touched or self._images.replaced:
             await self._images.look(self._targets, self._paths.names)
         if not self._complete and self._full.idle:
             self._complete = True
@@ -384,6 +397,7 @@ class _Watch:
             for seen in found:
                 self._findings.see(seen)
             await self._findings.summarise()
+        self._report.note("replaced", note(self._images.replaced))
         unread = [f"{printable(path)}: {reason}" for path, reason in sorted(self._unread.items())]
         text = f"{len(unread)} files cannot be read, the first: {unread[0]}" if unread else ""
         self._report.note("unread", text)

@@ -21,7 +21,8 @@ class ImageFindings:
     """
     Looks at what the processes of listed executables run.
 
-    *judge* says what is wrong with a file that is run under a path. *observations* are the findings.
+    *judge* says what is wrong with a file that is run under a path. *observations* are the findings;
+    *replaced* are the processes, by path, that run what a deployment has replaced: they are none.
     """
 
     def __init__(self, host: Host, judge: Callable[[str, Executable], Verdict], level: str) -> None:
@@ -30,6 +31,7 @@ class ImageFindings:
         self._level = level
         self._verdicts: dict[tuple[str, int, int], Verdict] = {}
         self.observations: list[Observation] = []
+        self.replaced: dict[str, list[int]] = {}
 
     def forget(self) -> None:
         """What is expected has changed."""
@@ -57,19 +59,23 @@ class ImageFindings:
     ) -> dict[tuple[str, int, int], list[int]]:
         """By path and file: the processes that run another file than what is at the path."""
         procfs = self._host.procfs
+        self.replaced = {}
         found: dict[tuple[str, int, int], list[int]] = {}
         # A service manager may have given us mounts of our own; the others have those of the first process.
-        ours = {_namespace(f"{procfs.path}/self"), _namespace(f"{procfs.path}/1")}
+        ours = {procfs.mount_namespace("self"), procfs.mount_namespace(1)}
         for pid in procfs.pids():
             try:
                 name = (procfs.executable(pid) or "").removesuffix(_DELETED)
                 path = next((one for one in names(name) if one in paths), "") if name else ""
                 if not path:
                     continue
+                if known := self._host.replaced.path(pid):
+                    self.replaced.setdefault(known, []).append(pid)
+                    continue
                 image = os.stat(f"{procfs.path}/{pid}/exe")  # noqa: PTH116
             except OSError:  # it ended, or is not ours to see
                 continue
-            namespace = _namespace(f"{procfs.path}/{pid}")
+            namespace = procfs.mount_namespace(pid)
             there = _stat(path)
             if there is not None and (there.st_dev, there.st_ino) == (image.st_dev, image.st_ino):
                 continue
@@ -82,13 +88,8 @@ class ImageFindings:
         key = (path, device, inode)
         if key in self._verdicts:
             return self._verdicts[key]
-        results = self._host.scanner.hash([f"{self._host.procfs.path}/{pid}/exe"])
-        async with aclosing(results):
-            async for result in results:
-                if not result.error and (result.device, result.inode) == (device, inode):
-                    # Of the link in /proc only the file counts.
-                    return self._judge(path, executable(result)._replace(path=path, target=""))
-        return Verdict()
+        found = await as_it_runs(self._host, pid, path, (device, inode))
+        return self._judge(path, found) if found is not None else Verdict()
 
     def _observation(self, key: tuple[str, int, int], verdict: Verdict, pids: list[int]) -> Observation:
         path = printable(key[0])
@@ -109,12 +110,21 @@ class ImageFindings:
         )
 
 
-def _namespace(folder: str) -> str:
-    """The mount namespace of a process; empty when it ended, or is not ours to see."""
-    try:
-        return os.readlink(f"{folder}/ns/mnt")  # noqa: PTH115
-    except OSError:
-        return ""
+async def as_it_runs(
+    host: Host, pid: int, path: str, file: tuple[int, int] | None = None
+) -> Executable | None:
+    """
+    The file that *pid* runs, as if it was at *path*; None: it ended, or runs another one than *file* by now.
+
+    *file* is device and inode. Raises UnknownError.
+    """
+    results = host.scanner.hash([f"{host.procfs.path}/{pid}/exe"])
+    async with aclosing(results):
+        async for result in results:
+            if not result.error and file in (None, (result.device, result.inode)):
+                # Of the link in /proc only the file counts.
+                return executable(result)._replace(path=path, target="")
+    return None
 
 
 def _stat(path: str) -> os.stat_result | None:

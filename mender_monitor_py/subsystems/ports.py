@@ -17,7 +17,7 @@ from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.images import Images
 from mender_monitor_py.host.openports import OpenPorts
-from mender_monitor_py.host.procfs import Process, Procfs
+from mender_monitor_py.host.procfs import DELETED, Process, Procfs
 from mender_monitor_py.model import Details, Observation, Subject
 from mender_monitor_py.portlist import Entry, Listener, Port
 from mender_monitor_py.proclist import brought_by
@@ -76,7 +76,8 @@ class PortsCheck(Baselined[Entry, Port]):
         return portlist.ports(listeners, ())[1]
 
     def file_of(self, host: Host, thing: Port, /) -> str:
-        if thing.holder is None:
+        # Who runs a file that was replaced was there before: what he opens is not of the one who replaced it.
+        if thing.holder is None or (host.procfs.executable(thing.holder.pid) or DELETED).endswith(DELETED):
             return ""
         images = Images(host.procfs, scripts=True, kernel_threads=False)
         script = images.script(thing.holder.pid, thing.holder.executable)
@@ -112,7 +113,7 @@ class PortsCheck(Baselined[Entry, Port]):
             ports.close()
 
     def _open(self, host: Host) -> OpenPorts:
-        return OpenPorts(host.procfs, self._protocols, all_namespaces=self._all_namespaces)
+        return OpenPorts(host.procfs, host.replaced, self._protocols, all_namespaces=self._all_namespaces)
 
     def _relevant(self, entries: tuple[Entry, ...], listener: Listener) -> bool:
         return portlist.relevant(listener, entries, loopback_too=self._loopback_too)

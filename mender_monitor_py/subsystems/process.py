@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 from mender_monitor_py.baseline import inline
@@ -34,6 +35,7 @@ from mender_monitor_py.proclist import (
     file_of,
     is_loader,
 )
+from mender_monitor_py.replacedfiles import note
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition, Field, Report
 from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
@@ -41,6 +43,7 @@ from mender_monitor_py.subsystems.fields import choice, choices, count, interval
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.processfindings import describe, hidden_process, unexpected, unnamed
 from mender_monitor_py.subsystems.processsurvey import INSTALLED, RUNNING, installed, running
+from mender_monitor_py.subsystems.processsurvey import expected as expected_as
 from mender_monitor_py.subsystems.processverdicts import Verdicts
 
 POLLED_S = 2.0  # from look to look without events
@@ -114,6 +117,10 @@ class ProcessCheck(Baselined[Entry, Image]):
             found |= installed()
         return sorted(found)
 
+    async def expected_running(self, host: Host, entries: Sequence[Entry], pid: int, path: str) -> bool:
+        images = self.images(host)
+        return self.deny or await asyncio.to_thread(expected_as, entries, images, pid, path)
+
     @property
     def follows_deployments(self) -> bool:
         return not self.deny
@@ -156,6 +163,7 @@ class _Watch:
         self._told: dict[str, Image] = {}
         self._lasting: set[str] = set()
         self._unnamed = 0
+        self._undo = host.replaced.listen(self._look_soon)
         self._look_due = True
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -180,6 +188,7 @@ class _Watch:
             await wait(self._expected.changed, max(full_look_at - time.monotonic(), 0.0))
 
     def close(self) -> None:
+        self._undo()
         self._expected.close()
         for timer in self._timers:
             timer.cancel()
@@ -301,7 +310,7 @@ class _Watch:
         if verdict is False or self._host.installs(pid):
             return
         if (verdict is None or self._host.updating) and len(self._later) < _MAX_LATER:
-            self._later.append((image, pid, self._images.facts(pid)))
+            self._later.append((image, pid, self._facts(pid)))
             self._wake()
         else:
             self._see_started(image, pid)
@@ -313,8 +322,17 @@ class _Watch:
             if verdict and not await self._host.brings(file_of(image), pid, self._images.digest):
                 self._see_started(image, pid)
 
+    def _facts(self, pid: int) -> Facts:
+        """Who runs *pid*; a parent that a deployment has replaced counts by its path."""
+        facts, stat = self._images.facts(pid), self._procfs.stat(pid)
+        parent = self._host.replaced.path(stat.parent) if stat is not None else ""
+        return facts._replace(parent=parent) if parent else facts
+
     async def _conditions_tell(self, image: Image, pid: int, facts: Facts) -> bool:
         entries = self._verdicts.about(image)
+        if not self._check.deny and self._host.replaced.path(pid):
+            # It is the old software: its content was as expected when it was replaced.
+            entries = [replace(entry, sha256="") for entry in entries]
         if any(entry.sha256 for entry in entries):
             facts = facts._replace(sha256=await asyncio.to_thread(self._images.digest, image.executable, pid))
         return any(entry.holds(facts) for entry in entries) == self._check.deny
@@ -351,6 +369,7 @@ class _Watch:
         self._ends.clear()
         self._hidden_due = self._hidden_due or fresh
         denied = 0
+        replaced: dict[str, list[int]] = {}
         found: dict[str, Observation] = {}
         for pid in pids:
             try:
@@ -358,9 +377,13 @@ class _Watch:
             except PermissionError:
                 denied += 1
                 continue
+            if image is not None and image.deleted and (path := self._host.replaced.path(pid)):
+                image = image._replace(executable=path)
+                replaced.setdefault(path, []).append(pid)
+                self._ends.add(pid)
             verdict = self._verdicts.of(image) if image is not None else False
             if image is not None and verdict is None:
-                verdict = await self._conditions_tell(image, pid, self._images.facts(pid))
+                verdict = await self._conditions_tell(image, pid, self._facts(pid))
             if image is not None and verdict and self._may_be_restarted(image):
                 continue
             if image is not None and verdict:
@@ -376,6 +399,7 @@ class _Watch:
         self._running.forget_others(pids)
         if denied and not self._procfs.sees_all():
             raise UnknownError("not permitted to see what others run: CAP_SYS_PTRACE")
+        self._report.note("replaced", note(replaced))
         self._report.note("denied", f"{denied} processes cannot be looked at" if denied else "")
         self._settle(found)
         if self._hidden_due:

@@ -10,6 +10,7 @@ from typing import Any
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.replaced import Replaced, orphans
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.subsystems.base import Check
 from tests.fakes.judging import JudgingReport
@@ -23,12 +24,14 @@ async def started(
     *,
     clock: Clock | None = None,
     procfs: Procfs | None = None,
+    replaced: Replaced | None = None,
 ) -> AsyncIterator[JudgingReport]:
-    """*check* while it runs, on a machine with another *clock* or /proc."""
+    """*check* while it runs, with another *clock* or /proc, where deployments *replaced* files."""
     report = report or JudgingReport(expires_after=check.expires_after)
     host = Host(paths, clock or Clock())
     if procfs is not None:
         host._procfs = procfs
+    host._replaced = replaced
     task = asyncio.get_running_loop().create_task(check.run(host, report))
     try:
         yield report
@@ -37,6 +40,11 @@ async def started(
         task.cancel()
         await asyncio.wait([task])
         await host.aclose()
+
+
+def runs_on(replaced: Replaced, pid: int) -> None:
+    """A deployment has replaced what *pid* runs."""
+    replaced.add(one.file for one in orphans(Procfs()) if one.pid == pid)
 
 
 @asynccontextmanager
@@ -53,10 +61,10 @@ async def looked(
 
 @asynccontextmanager
 async def watched(
-    paths: Paths, check: Check, report: JudgingReport | None = None, *, knows: bool = True
+    paths: Paths, check: Check, report: JudgingReport | None = None, *, knows: bool = True, **machine: Any
 ) -> AsyncIterator[JudgingReport]:
     """The same, once it *knows* its state, else once it has said anything."""
-    async with started(paths, check, report) as told:
+    async with started(paths, check, report, **machine) as told:
         await told.until(
             lambda: told.reason == "" or (not knows and (told.reason != "starting" or told.notes))
         )

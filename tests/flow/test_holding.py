@@ -18,7 +18,7 @@ from mender_monitor_py import holding
 from mender_monitor_py.alertstate import Limits
 from mender_monitor_py.deployed import Evidence
 from mender_monitor_py.hold import Hold
-from mender_monitor_py.holding import META, PAYLOAD, Holding
+from mender_monitor_py.holding import META, PAYLOAD, REPLACED, Holding
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Line, Observation, Stamp, Subject
@@ -217,6 +217,50 @@ def test_the_artifact_is_known_when_the_next_daemon_comes_too_late_for_it(
             assert after.host.installation.payload == {}
 
     asyncio.run(story())
+
+
+def test_what_runs_on_after_it_was_replaced_is_known_until_the_boot_ends(
+    paths: Any, client: UpdateFiles, tmp_path: Path
+) -> None:
+    """
+    Over a restart of the daemon, too; not what somebody else replaced.
+    """
+    new = Path("/bin/sleep").read_bytes() + b"release-2"
+    names = ("agent", "other")
+
+    def put(name: str, content: bytes) -> None:
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").chmod(0o755)
+        (tmp_path / "new").rename(tmp_path / name)
+
+    async def story() -> None:
+        pids = [process.pid for process in processes]
+        async with running(paths) as run:
+            (client.tree / "files").mkdir(parents=True)
+            (client.tree / "files/agent").write_bytes(new)
+            install(client)
+            await run.until(lambda: run.holding.held)
+            put("agent", new)
+            put("other", b"evil")
+            await run.until(lambda: run.host.installation._files)
+            commit(client)
+            await run.until(lambda: not run.holding.held)
+            assert [run.host.replaced.path(pid) for pid in pids] == [str(tmp_path / "agent"), ""]
+        async with running(paths) as after:
+            assert [after.host.replaced.path(pid) for pid in pids] == [str(tmp_path / "agent"), ""]
+        async with running(paths, clock=ShiftedClock("boot-2", 60)) as after:
+            assert after.host.replaced.files == []
+            await after.until(lambda: after.outbox.meta(REPLACED) == "")
+
+    for name in names:
+        put(name, Path("/bin/sleep").read_bytes())
+    processes = [subprocess.Popen([tmp_path / name, "600"]) for name in names]
+    try:
+        asyncio.run(story())
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize("crash", [True, False])

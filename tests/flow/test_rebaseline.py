@@ -10,14 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mender_monitor_py import rebaseline
-from mender_monitor_py.deployed import Evidence, Image
+from mender_monitor_py.deployed import SLACK_S, Evidence, Image
 from mender_monitor_py.paths import ROOT_VARIABLE
 from mender_monitor_py.rebaseline import MOST_TOLD
 from tests.fakes.monitor import PROJECT
@@ -53,19 +53,13 @@ class Place:
         text = self.list.read_text()
         self.list.write_text(text.replace("# serial: 1\n", "# serial: 1\n# ours since May\n"))
 
-    def rebaseline(self, **more: Any) -> list[dict[str, Any]]:
-        evidence = Evidence(**{"began": time.time() - 1000, "ended": time.time(), **more})
-        file = self.paths.root / "evidence.json"
-        file.write_text(json.dumps({**evidence.to_json(), "device": str(Path("/").stat().st_dev)}))
-        done = self._run("-m", "mender_monitor_py.rebaseline", str(file))
+    def rebaseline(self, boottime: float | None = None, **more: Any) -> list[dict[str, Any]]:
+        done = self._run("-m", "mender_monitor_py.rebaseline", self._given(boottime, **more))
         return [json.loads(line) for line in done.splitlines()]
 
     def here(self, monkeypatch: pytest.MonkeyPatch, **more: Any) -> None:
         """In this process, where a test can step in between."""
-        evidence = Evidence(**{"began": time.time() - 1000, "ended": time.time(), **more})
-        file = self.paths.root / "evidence.json"
-        file.write_text(json.dumps({**evidence.to_json(), "device": str(Path("/").stat().st_dev)}))
-        monkeypatch.setattr(sys, "argv", ["rebaseline", str(file)])
+        monkeypatch.setattr(sys, "argv", ["rebaseline", self._given(**more)])
         monkeypatch.setenv(ROOT_VARIABLE, str(self.paths.root))
         rebaseline.main()
 
@@ -73,6 +67,13 @@ class Place:
         """The content that the list expects of each file."""
         lines = [line.split() for line in self.list.read_text().splitlines() if not line.startswith("#")]
         return {Path(fields[5]).name: fields[0] for fields in lines}
+
+    def _given(self, boottime: float | None = None, **more: Any) -> str:
+        evidence = Evidence(**{"began": time.time() - 1000, "ended": time.time(), **more})
+        file = self.paths.root / "evidence.json"
+        known = {"device": str(Path("/").stat().st_dev), "boottime": boottime}
+        file.write_text(json.dumps(evidence.to_json() | known))
+        return str(file)
 
     def _run(self, *arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), ROOT_VARIABLE: str(self.paths.root)}
@@ -299,6 +300,139 @@ def test_a_list_that_came_with_the_image_wins(place: Place) -> None:
     image = Image(str(place.list.stat().st_dev), time.time() + 60)
     evidence = Evidence(time.time() - 10, time.time(), image=image)
     file = place.paths.root / "evidence.json"
-    file.write_text(json.dumps({**evidence.to_json(), "device": "of another slot"}))
+    file.write_text(json.dumps({**evidence.to_json(), "device": "of another slot", "boottime": None}))
     told = json.loads(place._run("-m", "mender_monitor_py.rebaseline", str(file)))
     assert "new root file system" in told["problem"]
+
+
+SLEEP = Path("/bin/sleep").read_bytes()
+NEXT = SLEEP + b"release-2"
+BROUGHT_NEXT = {sha256(NEXT): {"agent": 0o755}}
+
+
+class Agent:
+    """A program that runs, and is replaced or not."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.path = str(place.bin / "agent")
+        self.process = subprocess.Popen([self.path, "600"])
+        self.executable = Path(f"/proc/{self.process.pid}/exe")
+        self.file = self.executable.stat()
+
+    def kept(self, since: float = 0.0, **more: Any) -> bool:
+        """Whether a deployment that began *since* seconds after now has replaced it."""
+        began = time.clock_gettime(time.CLOCK_BOOTTIME) + since
+        told = [one["replaced"] for one in self.place.rebaseline(began, **more) if "replaced" in one]
+        changed = self.executable.stat().st_ctime_ns
+        assert told in ([], [[self.path, self.file.st_dev, self.file.st_ino, changed]])
+        return bool(told)
+
+
+def later() -> float:
+    """A moment before which all of what was done so far counts as done."""
+    time.sleep(SLACK_S + 0.1)
+    return time.time()
+
+
+@pytest.fixture
+def agent(paths: Any, tmp_path: Path) -> Iterator[Agent]:
+    """It runs, and is on the list of integrity."""
+    place = Place(paths, tmp_path)
+    place.put("agent", SLEEP)
+    place.learn()
+    made = Agent(place)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+def test_a_program_that_runs_on_after_it_was_replaced(agent: Agent) -> None:
+    """
+    It is the deployment's doing; not while its file is there, in another boot, or of one that started later.
+    """
+    assert not agent.kept(payload=BROUGHT_NEXT)
+    agent.place.put("agent", NEXT)
+    assert not agent.kept(since=-1000, payload=BROUGHT_NEXT)
+    assert all("replaced" not in one for one in agent.place.rebaseline(None, payload=BROUGHT_NEXT))
+    assert agent.kept(payload=BROUGHT_NEXT)
+    assert "(deleted)" not in agent.place.list.read_text()
+
+
+def test_a_program_that_runs_on_after_the_update_client_removed_it(agent: Agent) -> None:
+    (agent.place.bin / "agent").unlink()
+    assert not agent.kept()
+    assert agent.kept(written=frozenset({agent.path}))
+
+
+def test_a_program_that_somebody_else_replaced(agent: Agent) -> None:
+    """
+    What is at its path is not the deployment's.
+    """
+    agent.place.put("agent", b"evil")
+    assert not agent.kept(payload=BROUGHT_NEXT)
+
+
+def test_a_program_that_was_replaced_before(agent: Agent) -> None:
+    """
+    It was a finding then, and stays one, though the deployment has put a file there.
+    """
+    agent.place.put("agent", b"evil")
+    began = later()
+    agent.place.put("agent", NEXT)
+    assert not agent.kept(began=began, payload=BROUGHT_NEXT)
+
+
+def test_a_program_that_a_rollback_put_back(agent: Agent) -> None:
+    """
+    The same content is at its path again, in another file. Another content is not.
+    """
+    agent.place.put("agent", NEXT)
+    assert not agent.kept()
+    agent.place.put("agent", SLEEP)
+    assert agent.kept()
+
+
+def test_a_program_that_the_list_did_not_expect_before(agent: Agent) -> None:
+    """
+    An attacker's, in the place of a listed one, that the deployment replaces: it was a finding.
+    """
+    agent.place.put("agent", SLEEP + b"evil")
+    evil = Agent(agent.place)
+    try:
+        agent.process.kill()
+        agent.process.wait()
+        began = later()
+        agent.place.put("agent", NEXT)
+        assert not evil.kept(began=began, payload=BROUGHT_NEXT)
+    finally:
+        evil.process.kill()
+        evil.process.wait()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "kept"),
+    [
+        ("{bin}/*", True),
+        ("{bin}/agent sha256:{sha256}", True),
+        ("{bin}/agent user:nobody", False),
+        ("/usr/**", False),
+    ],
+)
+def test_a_program_that_was_not_expected_to_run(agent: Agent, allowed: str, kept: bool) -> None:
+    place = agent.place
+    entry = allowed.format(bin=place.bin, sha256=sha256(SLEEP))
+    check = place.paths.monitor_d / "enabled/process_all.sh"
+    check.write_text(f"PROCESS_ALLOW='{entry}'\n")
+    place.put("agent", NEXT)
+    assert agent.kept(payload=BROUGHT_NEXT) == kept
+
+
+def test_a_list_that_the_artifact_brought_says_nothing_of_before(agent: Agent) -> None:
+    place = agent.place
+    place.put("agent", NEXT)
+    place.list.write_text(place.list.read_text().replace(sha256(SLEEP), sha256(NEXT)))
+    os.utime(place.list, (1, 1))
+    assert agent.kept(payload=BROUGHT_NEXT)

@@ -18,15 +18,18 @@ from mender_monitor_py.host import filestates
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.filestates import expand
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.replaced import Replaced
 from mender_monitor_py.host.scanner import Scanner
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems import integrity
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.integrity import IntegrityCheck
 from tests.fakes.judging import JudgingReport
 from tests.fakes.mounts import bind, in_own_mounts, mount, unmount
-from tests.fakes.watched import watched
+from tests.fakes.watched import runs_on, watched
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 CHECK = CheckId("integrity", "core")
@@ -399,6 +402,35 @@ def test_a_running_process_of_another_file_than_the_one_at_its_path_is_a_finding
                     process.wait()
                     os.utime(program)
                     await report.until(lambda: not report.open)
+            finally:
+                process.kill()
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_runs_what_a_deployment_has_replaced_is_noted_until_it_ends(paths, place, monkeypatch):
+    """
+    The list has the new file. Known or not: that is told while the check runs.
+    """
+    monkeypatch.setattr(integrity, "_REPLACED_S", 0.2)
+
+    async def scenario():
+        program = place / "bin/sleep"
+        shutil.copy("/bin/sleep", program)
+        replaced = Replaced(Procfs())
+        with subprocess.Popen([program, "60"]) as process:
+            try:
+                rename_over(program)
+                one = check(f"{place}/bin/sleep")
+                await learned(paths, one)
+                async with watched(paths, one, replaced=replaced) as report:
+                    await report.until(lambda: report.open)
+                    runs_on(replaced, process.pid)
+                    await report.until(lambda: not report.open)
+                    assert f"{program} (pid {process.pid})" in report.notes["replaced"]
+                    process.kill()
+                    process.wait()
+                    await report.until(lambda: not report.notes["replaced"])
             finally:
                 process.kill()
 

@@ -20,6 +20,7 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.host.procnet import bound_sockets
+from mender_monitor_py.host.replaced import Replaced
 from mender_monitor_py.host.sockdiag import SockDiag
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.settings import Settings
@@ -28,6 +29,7 @@ from mender_monitor_py.subsystems.ports import PortsCheck
 from tests.fakes.judging import JudgingReport
 from tests.fakes.network import LISTEN, NETCAT, TRADITIONAL, in_own_network, netcat, program, running
 from tests.fakes.watched import looked as watched
+from tests.fakes.watched import runs_on
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 CHECK = CheckId("ports", "external")
@@ -250,6 +252,31 @@ def test_an_executable_that_was_deleted_after_its_start(paths, tmp_path):
                 (tmp_path / "sshd").unlink()
                 await report.until(lambda: report.alerts)
                 assert report.alerts[0].subject.name == f"tcp/22 {sshd} (deleted)"
+
+    in_network(scenario)
+
+
+def test_an_executable_that_a_deployment_removed(paths, tmp_path):
+    """
+    The port is still that of the listed one. Nothing that a deployment brought makes it an expected one.
+    """
+
+    async def scenario():
+        sshd, replaced = program(tmp_path, "sshd"), Replaced(Procfs())
+        one = check(PORTS_ALLOW=f"tcp 22 sshd {sshd}")
+        with running(sshd, LISTEN, "tcp", "0.0.0.0", "22") as process:
+            host = Host(paths, Clock())
+            (port,) = await one.survey(host)
+            assert one.file_of(host, port) == sshd
+            Path(sshd).unlink()
+            async with watched(paths, one, replaced=replaced) as report:
+                await report.until(lambda: report.open)
+                runs_on(replaced, process.pid)
+                await report.until(lambda: not report.open)
+            program(tmp_path, "sshd")
+            (port,) = await one.survey(host)
+            assert port.holder is not None and port.holder.executable == sshd
+            assert one.file_of(host, port) == ""
 
     in_network(scenario)
 

@@ -31,6 +31,7 @@ from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procconnector import ProcConnector
 from mender_monitor_py.host.processevents import Execution, ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
+from mender_monitor_py.host.replaced import Replaced
 from mender_monitor_py.host.scanner import Scanner
 from mender_monitor_py.model import CRITICAL, OK, Alert, CheckId
 from mender_monitor_py.proclist import Opened
@@ -41,6 +42,7 @@ from mender_monitor_py.subsystems.process import ProcessCheck
 from tests.fakes.judging import JudgingReport
 from tests.fakes.network import program, running
 from tests.fakes.watched import looked as watched
+from tests.fakes.watched import runs_on
 
 CLONE_NEWNS = 0x20000
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
@@ -578,6 +580,80 @@ def test_what_is_replaced_by_an_installation_may_be_restarted_by_it(paths, tmp_p
                 assert f"{evil} (deleted)" not in report.states
                 monkeypatch.setattr(Host, "installing", False)
                 await report.until(lambda: about(report, f"{evil} (deleted)"))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("conditions", ["", " sha256:{sha256}"])
+def test_what_a_deployment_has_replaced_is_noted_until_it_ends(paths, tmp_path, monkeypatch, conditions):
+    """
+    No alert, though its content is not the listed one any more. The next file that is removed there is one.
+    """
+    app, other = program(tmp_path, "app"), program(tmp_path, "other")
+    listed = app + conditions.format(sha256=hashlib.sha256(b"new").hexdigest())
+    one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW=listed, PROCESS_MAX_ALERTS="100000")
+    _without_events(monkeypatch)
+    monkeypatch.setattr(process, "POLLED_S", 0.2)
+    replaced = Replaced(Procfs())
+
+    async def scenario():
+        with running(app, SLEEP) as old:
+            Path(app).unlink()
+            runs_on(replaced, old.pid)
+            async with watched(paths, one, replaced=replaced) as report:
+                with running(other, SLEEP):
+                    await report.until(lambda: other in report.states)
+                assert f"has replaced: {app} (pid {old.pid})" in report.notes["replaced"]
+                assert not about(report, app)
+                program(tmp_path, "app")
+                with running(app, SLEEP):
+                    Path(app).unlink()
+                    await report.until(lambda: about(report, f"{app} (deleted)"))
+                old.kill()
+                await report.until(lambda: report.notes["replaced"] == "")
+
+    asyncio.run(scenario())
+
+
+@connected
+def test_the_end_of_what_a_deployment_has_replaced_is_seen_by_the_events(paths, tmp_path):
+    app = program(tmp_path, "app")
+    one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/**, /** *, elsewhere:/**")
+    replaced = Replaced(Procfs())
+
+    async def scenario():
+        with running(app, SLEEP) as old:
+            async with watched(paths, one, replaced=replaced) as report:
+                Path(app).unlink()
+                runs_on(replaced, old.pid)
+                await report.until(lambda: str(old.pid) in report.notes["replaced"])
+                old.kill()
+                await report.until(lambda: not report.notes["replaced"])
+                assert not about(report, app)
+
+    asyncio.run(scenario())
+
+
+def test_the_parent_of_a_program_may_be_one_that_a_deployment_has_replaced(paths, tmp_path, monkeypatch):
+    """
+    A condition on the parent holds still.
+    """
+    parent, child, other = (program(tmp_path, name) for name in ("parent", "child", "other"))
+    code = f"import subprocess; print('ready', flush=True); subprocess.run([{child!r}, '-ISc', {SLEEP!r}])"
+    allowed = f"{parent}, {child} parent:{parent}"
+    one = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW=allowed, PROCESS_MAX_ALERTS="100000")
+    _without_events(monkeypatch)
+    monkeypatch.setattr(process, "POLLED_S", 0.2)
+    replaced = Replaced(Procfs())
+
+    async def scenario():
+        with running(parent, code) as old:
+            Path(parent).unlink()
+            runs_on(replaced, old.pid)
+            async with watched(paths, one, replaced=replaced) as report:
+                with running(other, SLEEP):
+                    await report.until(lambda: about(report, other))
+                assert not about(report, child) and not about(report, parent)
 
     asyncio.run(scenario())
 
