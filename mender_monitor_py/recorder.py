@@ -123,12 +123,14 @@ class Recorder:
         self._changed()
 
     def forget(self, check: CheckId) -> None:
-        """A check was deleted: close what the server holds of it, and keep nothing."""
+        """A check was deleted: tell what has happened, close what the server has of it, and keep nothing."""
         record = self._records.pop(check, None)
         if record is None:
             return
         now = self._clock.now()
-        for key, state in record.states.items():
+        for key, found in list(record.states.items()):
+            happened = found.last is not None and found.last.event
+            state = self._catch_up(check, record, key, found, now) if happened else found
             self._queue(alertstate.close(state, "The check was deleted"), now)
             self._ledger.changes.states[check, key] = None
             self._lazy_states.discard((check, key))

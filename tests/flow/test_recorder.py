@@ -16,6 +16,7 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Observation, Stamp, Subject
 from mender_monitor_py.outbox import Changes, Outbox
 from mender_monitor_py.outbox import Limits as OutboxLimits
+from mender_monitor_py.quiet import Quiet
 from mender_monitor_py.recorder import MAX_FINDINGS, Recorder
 
 CHECK = CheckId("log", "x")
@@ -172,6 +173,25 @@ async def test_a_deleted_check_closes_its_alerts_and_leaves_nothing(tmp_path: Pa
     run.recorder.forget(CHECK)
     assert await run.stored() == [(CRITICAL, MATCH.name), (OK, MATCH.name)]
     assert run.outbox.states() == {} and run.outbox.memories() == {}
+    await run.end()
+
+
+@in_loop
+async def test_a_deleted_check_tells_what_has_happened_while_it_was_quiet(tmp_path: Path) -> None:
+    """
+    As when an update brings a root file system without the check: an event that was held back is told, with
+    its time; what is so no more, since nobody looks, is not.
+    """
+    run = Run(tmp_path)
+    report = run.recorder.start(CHECK, None)
+    run.recorder.set_quiet(Quiet(held=True))
+    report.observe(PORT)
+    report.observe(MATCH)
+    await run.recorder.run_in_worker(lambda: None)
+    run.recorder.stop(CHECK)
+    run.recorder.forget(CHECK)
+    assert await run.stored() == [(CRITICAL, MATCH.name), (OK, MATCH.name)]
+    assert run.outbox.records()[0].alert.details == MATCH.details
     await run.end()
 
 
