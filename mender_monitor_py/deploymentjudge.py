@@ -53,8 +53,8 @@ class Verdict:
 
     def text(self) -> str:
         """What a person needs to judge it."""
-        where = f" in {self.phase}" if self.phase else ""
-        by = f"deployment: {self.id}" if self.id else "installed by hand (standalone)"
+        where = f" in {fit(self.phase)}" if self.phase else ""
+        by = f"deployment: {fit(self.id)}" if self.id else "installed by hand (standalone)"
         return "\n".join(
             (f"{self.subject} was not installed: it failed{where}", by, f"then: {self._after()}")
         )

@@ -15,11 +15,12 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
-from mender_monitor_py.commandline import shown
+from mender_monitor_py.commandline import MASK, shown
 
 LINES = 20
 MAX_LINE = 512
 _MAX_JSON = 65_536
+_MAX_MESSAGE = 8192
 
 NAME = re.compile(r"deployments\.(\d{4})\.([0-9A-Za-z_-]{1,128})\.log")
 REPORT = "update-status-report"
@@ -32,6 +33,9 @@ _ARTIFACT = re.compile(r"\[name: ([^;\]]{1,256}); devices: ")
 _MODULE = re.compile(r"Process returned non-zero exit status: (\w{1,64}): Process exited with status")
 _SCRIPT = re.compile(r"when running the State Script scripts (\w{1,64})")
 _ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)(?:[^\s/?#@\"']*@)?([^\s/?#\"']*)[^\s\"']*")
+# What other logs do not have: tokens of devices and tenants, and signatures that have lost their address.
+_TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?")
+_KEY = re.compile(r"(?i)\b(tenant_?token\W{1,4}|(?:x-amz-)?(?:signature|credential)=)[^\s\"'&,;]+")
 _RETRIES = ("update-retry-report", REPORT)
 
 
@@ -127,7 +131,8 @@ class _Reader:
 
 def fit(message: str) -> str:
     """*message* as a person may see it: one bounded line, without secrets and the paths of addresses."""
-    return shown((_ADDRESS.sub(r"\1\2/***", message[: 4 * MAX_LINE]),), MAX_LINE)
+    text = _ADDRESS.sub(rf"\1\2/{MASK}", message[: 4 * MAX_LINE])
+    return shown((_TOKEN.sub(MASK, _KEY.sub(rf"\1{MASK}", text)),), MAX_LINE)
 
 
 def _line(data: bytes) -> tuple[str, str] | None:
@@ -143,7 +148,7 @@ def _line(data: bytes) -> tuple[str, str] | None:
     level, message = value.get("level"), value.get("message")
     if not isinstance(level, str) or not isinstance(message, str):
         return None
-    return level[:16], message
+    return level[:16], message[:_MAX_MESSAGE]
 
 
 def _artifact(head: bytes) -> str:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import IO
 
 _CHUNK = 1024 * 1024
+_MAX_NAME = 255  # NAME_MAX of Linux: no file can be called so, and the watcher keeps the names
 MAX_BYTES = 4 * 1024**3  # an archive that is made to take for ever ends there
 MAX_FILES = 20_000
 MAX_MEMORY = 256 * 1024**2  # the headers of an archive may be of any size, and are read in one piece
@@ -50,8 +51,9 @@ class Reader:
                     if self._full:
                         return
                     content = archive.extractfile(member) if member.isreg() else None
-                    if content is not None:
-                        yield self._digest(content), member.name.rpartition("/")[2], member.mode & 0o7777
+                    name = member.name.rpartition("/")[2]
+                    if content is not None and len(os.fsencode(name)) <= _MAX_NAME:
+                        yield self._digest(content), name, member.mode & 0o7777
 
     def _digest(self, file: IO[bytes]) -> str:
         self._files += 1

@@ -565,14 +565,20 @@ def test_the_payload_is_read_with_all_in_it(tmp_path: Path) -> None:
     """
     import hashlib
     import sys
+    import tarfile
 
     (tmp_path / "tool").write_bytes(b"tool")
     (tmp_path / "tool").chmod(0o4755)
     subprocess.run(
         ["tar", "-C", tmp_path, "-czf", tmp_path / "a.tar.gz", "tool"], check=True, capture_output=True
     )
+    with tarfile.open(tmp_path / "long.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(
+            tarfile.TarInfo("x" * 300_000)
+        )  # no file is called so, and the answer is no line then
+        archive.addfile(tarfile.TarInfo("behind"))
     (tmp_path / "plain").write_bytes(b"plain")
-    files = [[str(tmp_path / name), name] for name in ("a.tar.gz", "plain", "none")]
+    files = [[str(tmp_path / name), name] for name in ("a.tar.gz", "long.tar", "plain", "none")]
     done = subprocess.run(
         [sys.executable, "-m", "mender_monitor_py.payload"],
         input=json.dumps({"files": files}).encode() + b"\n",
@@ -581,7 +587,8 @@ def test_the_payload_is_read_with_all_in_it(tmp_path: Path) -> None:
     )
     found = {name: (sha256, mode) for sha256, name, mode in map(json.loads, done.stdout.splitlines())}
     assert found["tool"] == (hashlib.sha256(b"tool").hexdigest(), 0o4755)
-    assert found["plain"][0] == hashlib.sha256(b"plain").hexdigest() and len(found) == 3
+    assert found["plain"][0] == hashlib.sha256(b"plain").hexdigest()
+    assert set(found) == {"a.tar.gz", "tool", "long.tar", "behind", "plain"}
 
 
 def test_a_payload_with_an_endless_header_is_read_in_little_memory(tmp_path: Path) -> None:

@@ -129,6 +129,20 @@ def test_by_hand(change, events, installed, wanted) -> None:
         assert found.subject == "release-2"
 
 
+@given(st.text(), st.text(), st.text(), st.text())
+def test_whatever_things_are_called_the_text_has_three_lines(
+    deployment: str, artifact: str, phase: str, installed: str
+) -> None:
+    """
+    The server, the artifact and the client's store give the names: none is a line of its own, or obeyed.
+    """
+    verdict = deploymentjudge.Verdict(
+        False, deployment, artifact, Outcome.ROLLED_BACK, phase=phase, installed=installed
+    )
+    lines = verdict.text().split("\n")
+    assert len(lines) == 3 and all(line.isprintable() for line in lines)
+
+
 def test_the_memory_is_bounded_and_survives() -> None:
     memory = Memory(installed="release-1", last=("release-2", "boot", 1.5, 2.5))
     for number in range(3 * MOST_JUDGED):

@@ -119,6 +119,28 @@ def test_the_artifact_and_no_secret() -> None:
         assert secret not in text
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "got token eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2VjcmV0",
+        'config: {"TenantToken": "c2VjcmV0"}',
+        'config: {"tenant_token":"c2VjcmV0"}',
+        "TenantToken: c2VjcmV0",
+        "query X-Amz-Signature=c2VjcmV0&X-Amz-Date=1",
+        "?Signature=c2VjcmV0",
+    ],
+)
+def test_tokens_and_signatures_are_masked_wherever_they_are(message: str) -> None:
+    """
+    A module may write what it was given.
+    """
+    shown = deploymentlog.fit(message)
+    assert "c2VjcmV0" not in shown and "***" in shown
+    assert deploymentlog.fit("the token has expired; no signature: the key is not known") == (
+        "the token has expired; no signature: the key is not known"
+    )
+
+
 def test_only_the_last_lines_are_kept_and_none_of_debug() -> None:
     found = log(*[("debug", "noise")] * 100, *[f"line {n}" for n in range(100)], "x" * 30_000)
     assert len(found.lines) == LINES
