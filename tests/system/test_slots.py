@@ -91,14 +91,14 @@ def broken(root: Path, release: str) -> None:
 
 
 def visited(root: Path, release: str) -> None:
-    """A release with a program that no other has, and that runs at once."""
+    """A release with a program that no other has."""
     another(root, release)
-    (root / "opt/app/visitor").write_bytes((root / "bin/true").read_bytes())
+    (root / "opt/app/visitor").write_bytes((root / "bin/sleep").read_bytes())
     (root / "opt/app/visitor").chmod(0o755)
-    write(root / "etc/systemd/system/agent.service.d/visitor.conf", VISITOR)
+    write(root / "etc/systemd/system/visitor.service", "[Service]\nExecStart=/opt/app/visitor infinity\n")
+    (root / "etc/systemd/system/multi-user.target.wants/visitor.service").symlink_to("../visitor.service")
 
 
-VISITOR = "[Service]\nExecStartPre=/opt/app/visitor\n"
 RELEASES = {"release-2": another, "release-3": broken, "release-4": visited}
 SCRIPTS = {"release-4": {"ArtifactCommit_Enter_50_check": "#!/bin/sh\nexit 1\n"}}
 
