@@ -35,7 +35,8 @@ class Verdict:
     """
     A deployment *id* (empty: by hand) of *artifact* (empty: not known) is over.
 
-    *phase* is where it failed; *installed* what the client says is installed now.
+    *phase* is where it failed, or where the server's abort was heard of (*aborted*); *installed* what the
+    client says is installed now.
     """
 
     success: bool
@@ -45,6 +46,12 @@ class Verdict:
     phase: str = ""
     installed: str = ""
     lines: tuple[str, ...] = ()
+    aborted: bool = False
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it is as somebody at the server wanted it, and nothing was touched on the device."""
+        return self.aborted and self.outcome == Outcome.FAILED
 
     @property
     def subject(self) -> str:
@@ -53,11 +60,10 @@ class Verdict:
 
     def text(self) -> str:
         """What a person needs to judge it."""
+        what = "the server aborted it" if self.aborted else "it failed"
         where = f" in {fit(self.phase)}" if self.phase else ""
         by = f"deployment: {fit(self.id)}" if self.id else "installed by hand (standalone)"
-        return "\n".join(
-            (f"{self.subject} was not installed: it failed{where}", by, f"then: {self._after()}")
-        )
+        return "\n".join((f"{self.subject} was not installed: {what}{where}", by, f"then: {self._after()}"))
 
     def _after(self) -> str:
         now = f"; {fit(self.installed)} is installed" if self.installed else ""
@@ -161,7 +167,9 @@ def by_log(
         outcome = Outcome.ROLLED_BACK
     else:
         outcome = Outcome.FAILED if phase else Outcome.UNKNOWN
-    return Verdict(False, deployment, artifact, outcome, _PHASES.get(phase, phase), installed, log.lines)
+    return Verdict(
+        False, deployment, artifact, outcome, _PHASES.get(phase, phase), installed, log.lines, log.aborted
+    )
 
 
 def by_store(change: Change, installed: str) -> Verdict | None:

@@ -32,6 +32,10 @@ _SHUT_DOWN = re.compile(r"Mender shut down in state: ([\w-]{1,64})")
 _ARTIFACT = re.compile(r"\[name: ([^;\]]{1,256}); devices: ")
 _MODULE = re.compile(r"Process returned non-zero exit status: (\w{1,64}): Process exited with status")
 _SCRIPT = re.compile(r"when running the State Script scripts (\w{1,64})")
+_ABORTED = re.compile(
+    r"[Ss]tatus report rejected, deployment aborted at the backend"
+    r"|Could not send deployment status: Deployment was aborted on the server(: .*)?"
+)
 _ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)(?:[^\s/?#@\"']*@)?([^\s/?#\"']*)[^\s\"']*")
 # What other logs do not have: tokens of devices and tenants, and signatures that have lost their address.
 _TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?")
@@ -45,15 +49,16 @@ class DeploymentLog:
     What a log tells.
 
     *success* is None while it has no end. *phase* is the state that failed first; empty when the log does
-    not tell. *rolled_back*: a rollback was begun. *artifact* is its name, as far as the log has it. *lines*
-    are the last ones, made fit to be shown. *began* is the wall time of its first line, in seconds since the
-    epoch; 0: unknown.
+    not tell. *rolled_back*: a rollback was begun. *artifact* is its name, as far as the log has it.
+    *aborted*: it ended because the server had aborted it. *lines* are the last ones, made fit to be shown.
+    *began* is the wall time of its first line, in seconds since the epoch; 0: unknown.
     """
 
     success: bool | None = None
     phase: str = ""
     rolled_back: bool = False
     artifact: str = ""
+    aborted: bool = False
     lines: tuple[str, ...] = ()
     began: float = 0.0
 
@@ -74,6 +79,7 @@ def parse(deployment: str, data: bytes, head: bytes = b"") -> DeploymentLog:
         reader.phase,
         reader.rolled_back,
         reader.artifact or _artifact(head),
+        reader.aborted,
         tuple(reader.lines),
         first,
     )
@@ -91,6 +97,7 @@ class _Reader:
     def _begin(self) -> None:
         self.success: bool | None = None
         self.phase = ""
+        self.aborted = False
         self.rolled_back = False
 
     def read(self, level: str, message: str) -> None:
@@ -106,6 +113,9 @@ class _Reader:
             self._transition(found[1], found[2], found[3], found[4])
         elif found := _SHUT_DOWN.fullmatch(message):
             self._failed_in(found[1] if level == "error" else "")
+        elif _ABORTED.fullmatch(message):
+            # Of what has failed by then, the server hears in vain.
+            self.aborted = self.aborted or (not self.phase and self.success is None)
         elif level in ("error", "fatal"):
             if found := _MODULE.search(message) or _SCRIPT.search(message):
                 self._failed_in(found[1])

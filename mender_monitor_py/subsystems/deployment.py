@@ -275,6 +275,11 @@ class _Watch:
         if verdict.success:
             self._success(verdict.subject)
             return
+        if verdict.harmless:
+            # Whoever aborted it wanted this, and there is nothing to do on the device.
+            log.info("%s", verdict.text().replace("\n", "; "))
+            self._remember(self._memory)
+            return
         seen = Observation(
             level=self._check.settings.default_alert_level,
             name=FAILED,

@@ -140,6 +140,43 @@ def test_a_download_that_fails_has_changed_nothing(paths, generation) -> None:
     assert told(report) == [(CRITICAL, FAILED, "release-2", "failed")]
 
 
+ABORTS = {
+    "go": ("Status report rejected, deployment aborted at the backend", "warning"),
+    "cpp": ("Could not send deployment status: Deployment was aborted on the server: 409", "error"),
+}
+
+
+@GENERATIONS
+def test_the_server_aborts(paths, generation) -> None:
+    """Before anything was changed nobody is told; what had to be rolled back is told as what it is."""
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1", "release-2")
+            await moment()
+            client.phase("update-store", "release-2")
+            await moment()
+            client.log(*ABORTS[generation])
+            client.log("State transition: update-store [Download_Enter] -> update-status-report [none]")
+            client.end(success=False, failed_in="")
+            await moment()
+            client.begin("d2", "release-3")
+            await moment()
+            client.phase("update-commit", "release-3")
+            client.log(*ABORTS[generation])
+            await moment()
+            client.phase("rollback", "release-3")
+            await moment()
+            client.end(success=False, failed_in="update-commit")
+            await report.until(lambda: report.alerts)
+            await moment()
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-3", "rolled-back")]
+    assert "the server aborted it in ArtifactCommit\n" in report.alerts[0].details.description
+
+
 @GENERATIONS
 def test_one_that_needs_help(paths, generation) -> None:
     client, report = UpdateFiles(paths.mender, generation), JudgingReport()

@@ -22,6 +22,8 @@ from tests.system.updating import artifact, prepare_client
 
 FAILED = "Deployment failed"
 BAD_SCRIPT = "#!/bin/sh\necho this script fails >&2\nexit 1\n"
+WAITING_SCRIPT = "/etc/mender/scripts/Download_Leave_10_wait"
+WAITS = "#!/bin/sh\n: >/run/waiting\nwhile [ -e /run/wait ]; do sleep 0.1; done\n"
 STATE_SCRIPTS = "/usr/share/mender-monitor/state-scripts/artifact"
 FINAL = ("success", "failure")
 # Each artifact, and what its module is told to do.
@@ -71,6 +73,16 @@ class Fleet(Site):
         """Have the client try again at once, not in a minute; how the deployment stands."""
         self.device.run("systemctl kill --signal=USR1 mender-client")
         return str(self._of(deployment)["status"])
+
+    def stands(self, deployment: str, status: str) -> bool:
+        """Whether the client has taken the deployment, and has reported *status* last; empty: nothing yet."""
+        found = self._of(deployment)
+        return bool(found["device"]) and found["status"] == (status or "pending")
+
+    def abort(self, deployment: str) -> None:
+        """The server does; the client hears of it with its next report."""
+        self.server.request("DELETE", f"/deployments/{deployment}")
+        assert self._of(deployment)["status"] == "aborted"
 
     def install(self, name: str, *, status: int = 1) -> None:
         """Install the artifact by hand; the client exits with *status*."""
@@ -137,9 +149,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         server.stop()
 
 
-def slow_downloads(server: ReceiverProcess) -> None:
+def slow_downloads(server: ReceiverProcess, *, to: str = "artifact") -> None:
     """Of a deployment of milliseconds a daemon on a busy machine may see only that it is over."""
-    server.fault("slow", to="artifact", seconds=0.5)
+    server.fault("slow", to=to, seconds=0.5)
 
 
 def damage(whole: Path, damaged: Path) -> None:
@@ -223,14 +235,44 @@ def test_the_daemon_is_stopped_meanwhile(fleet: Fleet) -> None:
     assert "it failed in ArtifactInstall\n" in text
 
 
-def test_the_server_aborts(fleet: Fleet) -> None:
+@pytest.mark.parametrize("state", ["", "downloading"])
+def test_the_server_aborts_what_is_not_installed_yet(fleet: Fleet, state: str) -> None:
+    """Before the first report, and while it is downloaded: as was wanted, and nothing has changed."""
+    slow_downloads(fleet.server, to="artifact" if state else "deployment")
+    try:
+        deployment = fleet.deploy("aborted", wait=False)["id"]
+        fleet.device.wait_until(lambda: fleet.stands(deployment, state))
+        fleet.abort(deployment)
+        heard = f"the server aborted it in Download; deployment: {deployment}; then: nothing had been changed"
+        fleet.device.wait(f"journalctl --unit=mender-monitor --grep='{heard}'")
+    finally:
+        slow_downloads(fleet.server)
+    fleet.told()
+
+
+def test_the_server_aborts_what_is_downloaded(fleet: Fleet) -> None:
+    """The client hears of it when it is about to install, and rolls back."""
+    fleet.device.write(WAITING_SCRIPT, WAITS, 0o755)
+    try:
+        aborts_while_it_waits(fleet, "good-2", "ArtifactInstall")
+    finally:
+        fleet.device.run(f"rm {WAITING_SCRIPT}")
+
+
+def test_the_server_aborts_what_is_installed(fleet: Fleet) -> None:
     """The client hears of it when it reports the next state, and goes back."""
+    aborts_while_it_waits(fleet, "aborted", "ArtifactCommit")
+
+
+def aborts_while_it_waits(fleet: Fleet, artifact: str, phase: str) -> None:
     fleet.device.run("touch /run/wait")
-    deployment = fleet.deploy("aborted", wait=False)
+    deployment = fleet.deploy(artifact, wait=False)["id"]
     fleet.device.wait("test -e /run/waiting")
-    fleet.server.request("DELETE", f"/deployments/{deployment['id']}")
+    fleet.abort(deployment)
     fleet.device.run("rm /run/wait /run/waiting")
-    assert "it failed in ArtifactCommit\n" in fleet.failed("aborted", "rolled-back")
+    text = fleet.failed(artifact, "rolled-back")
+    assert f"the server aborted it in {phase}\n" in text
+    assert f"deployment: {deployment}" in text
 
 
 @pytest.fixture(scope="module")

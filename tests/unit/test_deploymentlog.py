@@ -105,6 +105,46 @@ def test_the_end_and_the_phase(messages, success, phase, rolled_back) -> None:
     assert (found.success, found.phase, found.rolled_back) == (success, phase, rolled_back)
 
 
+GO_ABORT = ("warning", "Status report rejected, deployment aborted at the backend")
+CPP_ABORT = ("error", "Could not send deployment status: Deployment was aborted on the server: HTTP 409")
+REJECTED = "error reporting update status: deployment was aborted server error message: aborted"
+
+
+@pytest.mark.parametrize(
+    ("messages", "aborted", "phase"),
+    [
+        (
+            [
+                *go("update-fetch [Download_Enter] -> update-store [Download_Enter]"),
+                GO_ABORT,
+                ("error", REJECTED),
+                *go("update-store [Download_Enter] -> update-status-report [none]"),
+                GO_ABORT,
+            ],
+            True,
+            "update-store",
+        ),
+        ([STARTED, CPP_ABORT, FAILURE], True, ""),
+        # It had failed before the client heard that it was aborted, too.
+        (
+            [
+                *go("update-install [ArtifactInstall] -> rollback [ArtifactRollback]"),
+                *go("cleanup [Error] -> update-status-report [none]"),
+                GO_ABORT,
+            ],
+            False,
+            "update-install",
+        ),
+        # Modules and scripts write into this log.
+        ([("info", f"Update module output: {GO_ABORT[1]}"), FAILURE], False, ""),
+        ([STARTED, CPP_ABORT, FAILURE, STARTED], False, ""),
+    ],
+)
+def test_the_server_aborts(messages, aborted, phase) -> None:
+    found = log(*messages)
+    assert (found.aborted, found.phase) == (aborted, phase)
+
+
 def test_the_artifact_and_no_secret() -> None:
     found = log(
         "Validating the Update Info: https://u:pw@s3.example.com/a?X-Amz-Signature=abc "
