@@ -76,10 +76,20 @@ def test_what_a_dead_daemon_left_is_not_told(paths: Any) -> None:
     paths.run.mkdir(parents=True)
     paths.inventory.write_text("mender_monitor_checks=9\nanything else\n")
     paths.pid_file.parent.mkdir(parents=True, exist_ok=True)
-    paths.pid_file.write_text("999999999\n")
-    assert run(paths)["mender_monitor_state"] == "stopped"
-    paths.pid_file.write_text("1\n")
-    assert run(paths)["mender_monitor_checks"] == "9"
+    stopped = {"mender_monitor_version": "unknown", "mender_monitor_state": "stopped"}
+    for dead in ("999999999", "../self", ""):
+        paths.pid_file.write_text(f"{dead}\n")
+        assert run(paths) == stopped
+    with (
+        subprocess.Popen(["sleep", "60"]) as another,
+        subprocess.Popen(["mender-monitord", "60"], executable="/usr/bin/sleep") as daemon,
+    ):
+        paths.pid_file.write_text(f"{another.pid}\n")
+        assert run(paths) == stopped
+        paths.pid_file.write_text(f"{daemon.pid}\n")
+        assert run(paths)["mender_monitor_checks"] == "9"
+        another.kill()
+        daemon.kill()
 
 
 @pytest.mark.parametrize(("moment", "day"), [(0.0, ""), (1_795_651_200.0, "2026-11-26")])
