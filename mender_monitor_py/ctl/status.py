@@ -12,12 +12,13 @@ from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl import daemon
 from mender_monitor_py.ctl.checks import open_outbox
-from mender_monitor_py.ctl.text import moment, one_line, table
+from mender_monitor_py.ctl.text import counted, moment, one_line, table
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.model import CheckId
 from mender_monitor_py.outbox import Outbox
 from mender_monitor_py.paths import Paths
+from mender_monitor_py.pidwatch import lifetime
 from mender_monitor_py.records import happened
 from mender_monitor_py.silence import Silence, Silences
 
@@ -96,7 +97,7 @@ def _held(held: dict[str, Any]) -> str:
     name = held["artifact"] or held["deployment"] or "an artifact"
     doing = f"has ended: {held['outcome']}" if held["outcome"] else "installs"
     return one_line(
-        f"Held back: {held['findings']} findings, deployment {name} {doing}; "
+        f"Held back: {counted(held['findings'], 'finding', 'findings')}, deployment {name} {doing}; "
         f"they are told at {moment(held['until'])} at the latest"
     )
 
@@ -108,9 +109,8 @@ def _waits(finding: dict[str, Any]) -> str:
 
 def _silent(silenced: dict[str, Any]) -> str:
     seconds = silenced["seconds"]
-    number, unit = (round(seconds / 60), "minute") if seconds >= 60 else (max(round(seconds), 1), "second")
-    left = f"{number} more {unit}{'' if number == 1 else 's'}"
-    return one_line(f"silent for {left}: {silenced['reason'] or 'no reason is given'}")
+    left = lifetime(60 * round(seconds / 60) if seconds >= 60 else round(seconds))
+    return one_line(f"silent for another {left}: {silenced['reason'] or 'no reason is given'}")
 
 
 def _outbox(outbox: Outbox, paths: Paths, clock: Clock) -> dict[str, Any]:
