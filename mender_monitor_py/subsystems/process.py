@@ -14,34 +14,26 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 
 from mender_monitor_py.baseline import inline
 from mender_monitor_py.commandline import printable
 from mender_monitor_py.duration import seconds
 from mender_monitor_py.errors import UnknownError
-from mender_monitor_py.host.hidden import HiddenProcesses
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.images import Images, RunningImages
 from mender_monitor_py.host.ownprograms import own_programs
 from mender_monitor_py.host.processevents import Execution, Exit
 from mender_monitor_py.model import OK, Observation
-from mender_monitor_py.proclist import (
-    Entry,
-    Facts,
-    Image,
-    Programs,
-    begins_entry,
-    file_of,
-    is_loader,
-)
+from mender_monitor_py.proclist import Entry, Facts, Image, Programs, begins_entry, file_of
 from mender_monitor_py.replacedfiles import note
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition, Field, Report
 from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
 from mender_monitor_py.subsystems.fields import choice, choices, count, interval, yes_no
 from mender_monitor_py.subsystems.findings import Findings
-from mender_monitor_py.subsystems.processfindings import describe, hidden_process, unexpected, unnamed
+from mender_monitor_py.subsystems.processexecutions import Executions
+from mender_monitor_py.subsystems.processfindings import describe, unexpected, unnamed
+from mender_monitor_py.subsystems.processhidden import HiddenFindings
 from mender_monitor_py.subsystems.processsurvey import INSTALLED, RUNNING, installed, running
 from mender_monitor_py.subsystems.processsurvey import expected as expected_as
 from mender_monitor_py.subsystems.processverdicts import Verdicts
@@ -49,8 +41,6 @@ from mender_monitor_py.subsystems.processverdicts import Verdicts
 POLLED_S = 2.0  # from look to look without events
 GAP_S = 0.5  # at least, from look to look
 SUMMARY_S = 2.0  # a burst of findings is summed up after this long
-OPEN_S = 0.01  # from a file's opening to its execution, where nothing tells the latter
-AGAIN_S = 0.2  # and on a busy machine
 _MAX_TOLD = 1000
 _MAX_LATER = 4096  # a flood of them is no way to remain unseen: further ones are findings without asking
 
@@ -148,9 +138,7 @@ class _Watch:
         self._report = report
         self._level = check.settings.default_alert_level
         self._images = check.images(host)
-        self._hidden = HiddenProcesses(host.procfs)
-        self._hiding: dict[int, Observation] = {}
-        self._hidden_due = True
+        self._hidden = HiddenFindings(host, self._level, wanted=check.hidden)
         self._expected = Expected(host, report, check, check.inline)
         self._findings = Findings(
             report, check.max_alerts, "Many unexpected processes", check.id.name, self._level, events=True
@@ -158,14 +146,16 @@ class _Watch:
         self._verdicts = Verdicts(self._expected, deny=check.deny)
         self._later: list[tuple[Image, int, Facts]] = []
         self._running = RunningImages(host.procfs, self._images)
+        self._executions = Executions(
+            host, self._images, self._running, self._verdicts, self._judge, self._not_named, deny=check.deny
+        )
         self._ends: set[int] = set()  # processes whose end is worth a look
-        self._early: set[int] = set()  # those that were told before they had executed what they opened
         self._told: dict[str, Image] = {}
         self._lasting: set[str] = set()
         self._unnamed = 0
         self._undo = host.replaced.listen(self._look_soon)
         self._look_due = True
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._summary: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         full_look_at = 0.0
@@ -190,8 +180,9 @@ class _Watch:
     def close(self) -> None:
         self._undo()
         self._expected.close()
-        for timer in self._timers:
-            timer.cancel()
+        self._executions.close()
+        if self._summary is not None:
+            self._summary.cancel()
 
     @property
     def _period(self) -> float:
@@ -217,76 +208,27 @@ class _Watch:
     # What the events tell
 
     def executed(self, executions: list[Execution]) -> None:
-        if self._events.sees_exits:
-            self._executed(executions)
-        else:  # a file was opened for execution; that is not over yet
-            self._in(OPEN_S, lambda: self._executed(executions))
+        self._executions.told(executions)
 
     def exited(self, exits: list[Exit]) -> None:
         for end in exits:
-            self._running.ended(end.pid)
-            self._early.discard(end.pid)
-            if end.pid in self._ends or end.pid in self._hiding:
-                self._hidden_due = self._hidden_due or end.pid in self._hiding
+            self._executions.ended(end.pid)
+            if self._hidden.ended(end.pid) or end.pid in self._ends:
                 self._look_soon()
 
     def events_lost(self) -> None:
-        self._early.clear()
+        self._executions.lost()
         self._look_soon()
 
     def mounts_changed(self) -> None:
-        self._hidden_due = True
+        self._hidden.due = True
         self._look_soon()
 
-    def _executed(self, executions: list[Execution]) -> None:
-        if not self._verdicts.known:
-            return  # there is no list
-        for execution in executions:
-            programs = [group for group in execution.programs if not is_loader(group[-1].path)]
-            for group in programs:
-                image = self._images.of_opened(group)
-                self._judge(image, execution.pid)
-                self._running.executed(execution.pid, image)
-                # Before it is executed its command line is that of what the process was so far.
-                if image.script is None or (execution.ahead and image.script and len(group) == 1):
-                    self._ask_again(execution.pid)
-            if not execution.times and execution.pid in self._early:
-                self._early.discard(execution.pid)
-                self._judge_running(execution.pid)
-            if execution.times > len(programs) and not self._judge_running(execution.pid):
-                self._not_named(execution)
-
-    def _ask_again(self, pid: int) -> None:
-        """Which script *pid* runs could not be read: it has ended, or not begun yet."""
-        if not self._events.sees_exits:
-            self._in(AGAIN_S, partial(self._judge_running, pid))
-        elif len(self._early) < _MAX_LATER:
-            self._early.add(pid)
-
-    def _judge_running(self, pid: int) -> bool:
-        """Judge what *pid* runs now; whether that is known."""
-        try:
-            image = self._images.of_process(pid)
-        except PermissionError:
-            return False
-        if image is not None:
-            self._judge(image, pid)
-            self._running.executed(pid, image)
-        return image is not None
-
-    def _not_named(self, execution: Execution) -> None:
-        """What was executed is gone, and had no file that fanotify could tell."""
-        missing = execution.times
-        for group in execution.programs:
-            # A loader was executed itself, or is all that is left of a program without a file. A glob that
-            # covers the folder of the libraries is not meant for that.
-            if self._check.deny or not is_loader(group[-1].path) or self._verdicts.lists(group[-1].path):
-                missing -= 1
-        if missing > 0 and not self._host.installs(execution.pid):
-            self._unnamed += missing
-            birth = self._events.born.get(execution.pid)
-            who = self._procfs.describe(birth.parent) if birth else None
-            self._see(unnamed(self._unnamed, execution.pid, who, self._check.id.name, self._level))
+    def _not_named(self, pid: int, number: int) -> None:
+        self._unnamed += number
+        birth = self._events.born.get(pid)
+        who = self._procfs.describe(birth.parent) if birth else None
+        self._see(unnamed(self._unnamed, pid, who, self._check.id.name, self._level))
 
     def _look_soon(self) -> None:
         self._look_due = True
@@ -294,14 +236,6 @@ class _Watch:
 
     def _wake(self) -> None:
         self._expected.changed.set()
-
-    def _in(self, seconds: float, call: Callable[[], object]) -> None:
-        def now() -> None:
-            self._timers.discard(timer)
-            call()
-
-        timer = asyncio.get_running_loop().call_later(seconds, now)
-        self._timers.add(timer)
 
     # Judging
 
@@ -354,10 +288,13 @@ class _Watch:
         return unexpected(label, lines, level=self._level, event=not lasting)
 
     def _see(self, seen: Observation) -> None:
-        waiting = self._findings.waiting
         self._findings.see(seen)
-        if self._findings.waiting and not waiting:
-            self._in(SUMMARY_S, self._wake)
+        if self._findings.waiting and self._summary is None:
+            self._summary = asyncio.get_running_loop().call_later(SUMMARY_S, self._summarise)
+
+    def _summarise(self) -> None:
+        self._summary = None
+        self._wake()
 
     # The look at everything
 
@@ -367,7 +304,7 @@ class _Watch:
         if 1 not in pids:
             raise UnknownError("/proc does not show the processes of other users (hidepid): CAP_SYS_PTRACE")
         self._ends.clear()
-        self._hidden_due = self._hidden_due or fresh
+        self._hidden.due = self._hidden.due or fresh
         denied = 0
         replaced: dict[str, list[int]] = {}
         found: dict[str, Observation] = {}
@@ -402,11 +339,8 @@ class _Watch:
         self._report.note("replaced", note(replaced))
         self._report.note("denied", f"{denied} processes cannot be looked at" if denied else "")
         self._settle(found)
-        if self._hidden_due:
-            self._hidden_due = False
-            self._hiding = self._hidden_processes()
         cleared = "The process has ended, or is expected now"
-        await self._findings.look([*found.values(), *self._hiding.values()], cleared, fresh=fresh)
+        await self._findings.look([*found.values(), *self._hidden.look()], cleared, fresh=fresh)
 
     def _may_be_restarted(self, image: Image) -> bool:
         """
@@ -429,12 +363,6 @@ class _Watch:
             if self._report.is_bad(key):
                 self._report.observe(found[key])
         self._lasting = lasting
-
-    def _hidden_processes(self) -> dict[int, Observation]:
-        if not self._check.hidden:
-            return {}
-        hidden = self._hidden.look(self._events.born, self._events.mounts())
-        return {one.pid: hidden_process(one, self._procfs.describe(one.pid), self._level) for one in hidden}
 
     def _note(self) -> None:
         limits = "; ".join(limit for limit in self._events.limits.values() if limit)

@@ -1,0 +1,122 @@
+"""Programs that are executed, by the events of host/processevents.py: each is named, and judged at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.images import Images, RunningImages
+from mender_monitor_py.host.processevents import Execution
+from mender_monitor_py.proclist import Image, is_loader
+from mender_monitor_py.subsystems.processverdicts import Verdicts
+
+OPEN_S = 0.01  # from a file's opening to its execution, where nothing tells the latter
+AGAIN_S = 0.2  # and on a busy machine
+_MAX_EARLY = 4096
+
+
+class Executions:
+    """
+    Names what is executed, as *images* do, and keeps it in *running*.
+
+    *judge* is called with each program and the process that runs it; *not_named* with a process and how many
+    programs it has executed of which nothing tells the file. A loader that *deny* or *verdicts* list is none.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        images: Images,
+        running: RunningImages,
+        verdicts: Verdicts,
+        judge: Callable[[Image, int], None],
+        not_named: Callable[[int, int], None],
+        *,
+        deny: bool,
+    ) -> None:
+        self._host = host
+        self._events = host.processes
+        self._images = images
+        self._running = running
+        self._verdicts = verdicts
+        self._judge = judge
+        self._not_named = not_named
+        self._deny = deny
+        self._early: set[int] = set()  # those that were told before they had executed what they opened
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def told(self, executions: list[Execution]) -> None:
+        """The events have told them."""
+        if self._events.sees_exits:
+            self._executed(executions)
+        else:  # a file was opened for execution; that is not over yet
+            self._in(OPEN_S, lambda: self._executed(executions))
+
+    def ended(self, pid: int) -> None:
+        self._running.ended(pid)
+        self._early.discard(pid)
+
+    def lost(self) -> None:
+        """Events were lost: what was to come may have been among them."""
+        self._early.clear()
+
+    def close(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
+    def _executed(self, executions: list[Execution]) -> None:
+        if not self._verdicts.known:
+            return  # there is no list
+        for execution in executions:
+            programs = [group for group in execution.programs if not is_loader(group[-1].path)]
+            for group in programs:
+                image = self._images.of_opened(group)
+                self._judge(image, execution.pid)
+                self._running.executed(execution.pid, image)
+                # Before it is executed its command line is that of what the process was so far.
+                if image.script is None or (execution.ahead and image.script and len(group) == 1):
+                    self._ask_again(execution.pid)
+            if not execution.times and execution.pid in self._early:
+                self._early.discard(execution.pid)
+                self._judge_running(execution.pid)
+            if execution.times > len(programs) and not self._judge_running(execution.pid):
+                self._count_missing(execution)
+
+    def _ask_again(self, pid: int) -> None:
+        """Which script *pid* runs could not be read: it has ended, or not begun yet."""
+        if not self._events.sees_exits:
+            self._in(AGAIN_S, partial(self._judge_running, pid))
+        elif len(self._early) < _MAX_EARLY:
+            self._early.add(pid)
+
+    def _judge_running(self, pid: int) -> bool:
+        """Judge what *pid* runs now; whether that is known."""
+        try:
+            image = self._images.of_process(pid)
+        except PermissionError:
+            return False
+        if image is not None:
+            self._judge(image, pid)
+            self._running.executed(pid, image)
+        return image is not None
+
+    def _count_missing(self, execution: Execution) -> None:
+        """What was executed is gone, and had no file that fanotify could tell."""
+        missing = execution.times
+        for group in execution.programs:
+            # A loader was executed itself, or is all that is left of a program without a file. A glob that
+            # covers the folder of the libraries is not meant for that.
+            if self._deny or not is_loader(group[-1].path) or self._verdicts.lists(group[-1].path):
+                missing -= 1
+        if missing > 0 and not self._host.installs(execution.pid):
+            self._not_named(execution.pid, missing)
+
+    def _in(self, seconds: float, call: Callable[[], object]) -> None:
+        def now() -> None:
+            self._timers.discard(timer)
+            call()
+
+        timer = asyncio.get_running_loop().call_later(seconds, now)
+        self._timers.add(timer)
