@@ -33,7 +33,7 @@ from mender_monitor_py.integritylist import (
     begins_entry,
     judge,
 )
-from mender_monitor_py.model import OK, Details, Observation, Subject
+from mender_monitor_py.model import Observation
 from mender_monitor_py.replacedfiles import note
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import is_below
@@ -42,6 +42,7 @@ from mender_monitor_py.subsystems.expected import Baselined, Expected, Stated, w
 from mender_monitor_py.subsystems.fields import absolute_globs, count, interval, size, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.hashing import Lane, readable
+from mender_monitor_py.subsystems.integrityfindings import CLEARED, ended, key, other
 from mender_monitor_py.subsystems.integrityimages import ImageFindings, as_it_runs
 from mender_monitor_py.subsystems.pace import Pace
 
@@ -51,8 +52,6 @@ _PERIOD_S = 60.0  # in which INTEGRITY_MAX_ALERTS counts
 _BIG = 64 * 1024 * 1024  # bytes: such a file is read at INTEGRITY_RATE, beside the others
 _AT_ONCE = 100  # files of a pass, until others have their turn
 _RESTLESS = 3  # readings of a file that was another each time right after: what was read counts then
-_CLEARED = "The file is as expected again"
-_EXPECTED = "as expected"
 
 
 def _entries(text: str) -> tuple[Entry, ...]:
@@ -353,18 +352,14 @@ class _Watch:
             self._clear_others(path, verdict)
         if not verdict.kind:
             self._bad.pop(path, None)
-        elif path not in self._bad or self._bad[path].key != _key(path, verdict):
+        elif path not in self._bad or self._bad[path].key != key(path, verdict.kind):
             self._bad[path] = self._observation(path, verdict)
 
     def _clear_others(self, path: str, verdict: Verdict) -> None:
         """What was wrong with *path* and is not so any more ends now; others wait for their first reading."""
-        shown = printable(path)
         for kind in (CHANGED, MOVED, MISSING):
-            key = _key(path, Verdict(kind))
-            if kind != verdict.kind and self._report.is_bad(key):
-                subject = Subject(shown, "file", _EXPECTED)
-                name = f"Executable {shown} {kind}"
-                self._report.observe(Observation(OK, name, subject, Details(_CLEARED), key=key))
+            if kind != verdict.kind and self._report.is_bad(key(path, kind)):
+                self._report.observe(ended(path, kind))
 
     def _judge_image(self, path: str, found: Executable) -> Verdict:
         # What runs is a file: by which link it was started is not known.
@@ -372,18 +367,7 @@ class _Watch:
         return judge(entries, found, inode=self._check.inode)
 
     def _observation(self, path: str, verdict: Verdict) -> Observation:
-        shown = printable(path)
-        lines = [f"{shown}:", *map(printable, verdict.reasons)]
-        if path in self._covered:
-            lines.append("something is mounted over it")
-        return Observation(
-            self._level,
-            f"Executable {shown} {verdict.kind}",
-            Subject(shown, "file", verdict.kind),
-            Details("\n".join(lines)),
-            key=_key(path, verdict),
-            cleared_status=_EXPECTED,
-        )
+        return other(path, verdict, level=self._level, covered=path in self._covered)
 
     async def _tell(self) -> None:
         found = [self._bad[path] for path in sorted(self._bad)] + self._images.observations
@@ -392,7 +376,7 @@ class _Watch:
         if fresh:
             self._fresh_at = now + _PERIOD_S
         if self._complete:
-            await self._findings.look(found, _CLEARED, fresh=fresh)
+            await self._findings.look(found, CLEARED, fresh=fresh)
         else:  # what was found before a restart may still be so
             for seen in found:
                 self._findings.see(seen)
@@ -401,10 +385,6 @@ class _Watch:
         unread = [f"{printable(path)}: {reason}" for path, reason in sorted(self._unread.items())]
         text = f"{len(unread)} files cannot be read, the first: {unread[0]}" if unread else ""
         self._report.note("unread", text)
-
-
-def _key(path: str, verdict: Verdict) -> str:
-    return f"{verdict.kind} {quote(path)}"
 
 
 CHECK = IntegrityCheck
