@@ -23,7 +23,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -80,17 +79,16 @@ class Deployed:
         except OSError:
             return False
 
-    def replaced(self, orphan: Orphan) -> str:
-        """
-        Where the file of *orphan* was, when the deployment has replaced or removed it; empty: it has not.
+    def saw_removal(self, orphan: Orphan) -> bool:
+        """Whether the file of *orphan* was removed while the deployment installed."""
+        return self._evidence.within(orphan.removed)
 
-        It was there until then. What is at its path now is the deployment's, or was put back by a rollback.
+    def replaced(self, pid: int, path: str) -> bool:
         """
-        if not self._evidence.within(orphan.removed):
-            return ""
-        return next(filter(partial(self._was_replaced, orphan.pid), orphan.paths), "")
+        Whether the deployment has put a file to *path*, where that was which *pid* runs, or removed that one.
 
-    def _was_replaced(self, pid: int, path: str) -> bool:
+        Or a rollback has put there what *pid* runs.
+        """
         if not os.path.lexists(path):
             return bool(self.explains_absence(path))
         return bool(self.explains(path)) or (self.touched(path) and _same_content(pid, path))
@@ -152,15 +150,18 @@ def _replaced(catalog: Catalog, paths: Paths, deployed: Deployed, began: float) 
     Not what a list did not expect even then: that was a finding, and stays one. So it is asked before the
     lists follow.
     """
-    found: dict[tuple[int, int, int], tuple[int, ReplacedFile]] = {}
-    for orphan in orphans(Procfs()):
-        if orphan.started < began and (path := deployed.replaced(orphan)):
-            found[orphan.file.identity] = orphan.pid, orphan.file._replace(path=path)
+    found = [
+        (orphan.pid, orphan.file._replace(path=path))
+        for orphan in orphans(Procfs())
+        if orphan.started < began and deployed.saw_removal(orphan)
+        for path in orphan.paths
+    ]
     for name in catalog.enabled() if found else ():
         with suppress(MonitorError, *_UNFORESEEN):  # that is told when its list is to follow
-            unexpected = asyncio.run(_unexpected(name, catalog, paths, deployed, list(found.values())))
-            found = {key: one for key, one in found.items() if key not in unexpected}
-    return [file for _, file in found.values()][:MOST]
+            unexpected = asyncio.run(_unexpected(name, catalog, paths, deployed, found))
+            found = [one for one in found if one not in unexpected]
+    files = {file.identity: file for pid, file in found if deployed.replaced(pid, file.path)}
+    return list(files.values())[:MOST]
 
 
 async def _unexpected(
@@ -169,8 +170,8 @@ async def _unexpected(
     paths: Paths,
     deployed: Deployed,
     running: list[tuple[int, ReplacedFile]],
-) -> set[tuple[int, int, int]]:
-    """Which of *running* the list of a check did not expect. Raises MonitorError."""
+) -> set[tuple[int, ReplacedFile]]:
+    """Which of *running*, a process and its file, the list of a check did not expect. Raises MonitorError."""
     check = catalog.build(catalog.load_now(name))
     if not isinstance(check, Baselined):
         return set()
@@ -188,7 +189,7 @@ async def _unexpected(
             with suppress(UnknownError, OSError):  # what cannot be read is taken for none that was expected
                 expected = await check.expected_running(kept.host, entries, pid, file.path)
             if not expected:
-                found.add(file.identity)
+                found.add((pid, file))
     finally:
         await kept.host.aclose()
     return found
