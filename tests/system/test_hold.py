@@ -60,10 +60,12 @@ CHECKS = (
         "PROCESS_ALLOW=/usr/** /bin/** /sbin/** /lib/**",
         "PROCESS_HIDDEN=no",
         "PROCESS_EXPIRATION=3s",
+        "PROCESS_INTERVAL=5s",
     ),
     ("integrity", "opt", "INTEGRITY_FILES=/opt/app/* /opt/other/*"),
     ("setuid", "opt", "SETUID_PATHS=/opt", "SETUID_INTERVAL=2s"),
 )
+NOTE = "software that a deployment has replaced"
 AROUND = (
     "Unexpected process elsewhere:",
     "Many unexpected processes",
@@ -88,7 +90,8 @@ def prepared(folder: Path, **options: Any) -> Iterator[Site]:
         device.run(
             "mkdir -p /opt/app /opt/other /root/v2; cp /bin/true /opt/app/tool; cp /bin/true /opt/other/tool;"
             " cp /bin/false /root/v2/tool; cp /usr/bin/python3 /root/v2/server; systemctl daemon-reload;"
-            " systemctl start victim; tar -C /root/v2 -czf /root/app.tar.gz ."
+            " cp /bin/sleep /opt/app/old; cp /bin/sleep /opt/other/old; cp /bin/sleep /root/v2/old;"
+            " echo new >>/root/v2/old; systemctl start victim; tar -C /root/v2 -czf /root/app.tar.gz ."
         )
         for subsystem, name, *variables in CHECKS:
             words = " ".join(f"'{variable}'" for variable in variables)
@@ -133,7 +136,8 @@ def device_is_well(place: Site) -> Site:
     device = place.device
     device.attempt("rm -f /run/wait; mender rollback; systemctl stop evil server")
     device.run(
-        "rm -rf /opt/other/shell /opt/other/miner; cp /bin/true /opt/other/tool; "
+        "rm -rf /opt/other/shell /opt/other/miner;"
+        " cp /bin/true /opt/other/tool; cp /bin/sleep /opt/other/old; "
         "pkill -x miner; systemctl start victim; mender-monitorctl baseline learn integrity opt; true"
     )
     device.wait_until(lambda: place.status()["held"] is None)
@@ -202,14 +206,29 @@ def told(place: Site, known: int, names: set[str]) -> dict[str, Alert]:
     return critical(alerts[known:])
 
 
+@pytest.fixture
+def old_software(device_is_well: Site) -> Iterator[None]:
+    """Two services that no deployment restarts."""
+    device = device_is_well.device
+    for folder in ("app", "other"):
+        device.run(f"systemd-run --quiet --unit=old-{folder} /opt/{folder}/old infinity")
+    device.run("mender-monitorctl baseline learn process all")
+    yield
+    device.run("systemctl stop old-app old-other")
+    device.wait_until(lambda: NOTE not in device.run("mender-monitorctl status"))
+
+
+@pytest.mark.usefixtures("old_software")
 def test_an_attack_during_a_deployment_is_told_and_the_deployment_is_not(device_is_well: Site) -> None:
     """
     Nothing while it installs, over a restart of the daemon; at the end the attack alone, with its own times.
-    The lists have what the deployment brought, and nothing of the attack.
+    The lists have what the deployment brought, and nothing of the attack. Of two programs that were replaced
+    and not restarted the one that the attacker replaced is told.
     """
     place, device = device_is_well, device_is_well.device
     known = len(place.server.alerts())
     process = install(place, "release-2")
+    device.run("cp --remove-destination /bin/true /opt/other/old")
     began, ended = attack(place)
     shown = device.run("mender-monitorctl status")
     assert "Held back: " in shown and "release-2 installs" in shown and "(not told yet)" in shown
@@ -218,14 +237,16 @@ def test_an_attack_during_a_deployment_is_told_and_the_deployment_is_not(device_
     go_on(place, process)
     assert critical(place.server.alerts()[known:]) == {}
     device.run("mender commit")
-    found = told(place, known, set(ATTACK))
-    assert found.keys() == set(ATTACK)
-    for alert in found.values():
-        assert began - 1 <= timestamp(alert["timestamp"]) <= ended, alert
+    replaced = {"Executable /opt/other/old changed", "Unexpected process /opt/other/old (deleted)"}
+    found = told(place, known, set(ATTACK) | replaced)
+    assert found.keys() == set(ATTACK) | replaced
+    for name in ATTACK:
+        assert began - 1 <= timestamp(found[name]["timestamp"]) <= ended, found[name]
+    assert f"1 process runs {NOTE}: /opt/app/old (pid " in device.run("mender-monitorctl status")
     lists = device.run("cat /etc/mender-monitor/baseline.d/*")
     wanted = device.run("sha256sum </root/v2/tool").split()[0]
     assert wanted in lists and "tcp 8081 server /opt/app/server" in lists
-    assert not [word for word in ("4444", "/opt/other/shell", "/opt/other/miner") if word in lists]
+    assert not [w for w in ("4444", "/opt/other/shell", "/opt/other/miner", "(deleted)") if w in lists]
 
 
 def test_a_rollback_and_a_reboot(own_place: Site) -> None:

@@ -48,6 +48,9 @@ SERVICES = {
     "server": f"/opt/app/server -c '{LISTENS.format(8081)}'",
     "agent": f"/opt/app/agent -c '{LISTENS.format(8082)}'",
 }
+# No deployment restarts these. One is of the software that is deployed, the other one an attacker replaces.
+KEPT = {f"old-{folder}": f"/opt/{folder}/old infinity" for folder in ("app", "other")}
+NOTE = "1 process runs software that a deployment has replaced: /opt/app/old (pid "
 # All of them look at everything again between the end of a deployment and the end of its hold.
 CHECKS = {
     "deployment mender": "",
@@ -61,9 +64,10 @@ CHECKS = {
 LEARNED = ("integrity opt", "ports all", "process all", "setuid system")
 RELEASES = ("release-1", "release-2", "release-3")
 FAILS = "release-3"
-# The second one is a file that the deployment writes, too.
+# One is a file that the deployment writes, too.
 ATTACK = {
     "Executable /opt/other/tool changed": "echo evil >>/opt/other/tool",
+    "Executable /opt/other/old changed": "cp --remove-destination /bin/true /opt/other/old",
     "Executable /opt/app/made changed": "echo evil >>/opt/app/made",
     "Unexpected set-uid executable /opt/other/shell": "cd /opt/other; cp /bin/dash shell; chmod 4755 shell",
     "Unexpected process /opt/other/blink": "cp /bin/true /opt/other/blink; /opt/other/blink",
@@ -78,17 +82,18 @@ def prepare(root: Chroot) -> None:
     know_server(root.root, update_client=False, settings="")
     write(root.path(MODULE), MODULE_TEXT)
     root.path(MODULE).chmod(0o755)
-    for name, command in SERVICES.items():
+    for name, command in (SERVICES | KEPT).items():
         write(root.path(f"/etc/systemd/system/{name}.service"), f"[Service]\nExecStart={command}\n")
     root.sh(
         "mkdir -p /opt/app /opt/other; cp /bin/true /opt/other/tool; touch /opt/app/made;"
-        " cp /bin/sleep /opt/app/daemon; cp /bin/true /opt/app/helper"
+        " cp /bin/sleep /opt/app/daemon; cp /bin/true /opt/app/helper;"
+        " for folder in app other; do cp /bin/sleep /opt/$folder/old; done"
     )
     for release in RELEASES:
         root.sh(
             "mkdir /root/new; cp /bin/sleep /root/new/daemon; cp /bin/true /root/new/helper;"
-            " cp /usr/bin/python3 /root/new/server;"
-            ' for file in daemon helper server; do echo "$1" >>/root/new/$file; done;'
+            " cp /usr/bin/python3 /root/new/server; cp /bin/sleep /root/new/old;"
+            ' for file in daemon helper old server; do echo "$1" >>/root/new/$file; done;'
             " tar -C /root/new -czf /root/app.tar.gz .; : >/root/fail;"
             ' mender-artifact write module-image -T app -n "$1" -t test -o "/root/$1.mender"'
             " --compression none -f /root/app.tar.gz $2; rm -r /root/new",
@@ -128,6 +133,10 @@ class Place(Watched):
         """Returns when the client has done its work; its exit status."""
         return int(self.vm.run("rm -f /run/wait; until [ -s /run/exit ]; do sleep 0.1; done; cat /run/exit"))
 
+    def runs_old_software(self) -> bool:
+        """Whether the status tells so."""
+        return NOTE in self.vm.run("mender-monitorctl status")
+
     def judged(self) -> None:
         """Returns when nothing is held back any more."""
         self.until(lambda: not self.holds())
@@ -136,20 +145,22 @@ class Place(Watched):
 @pytest.fixture(scope="module")
 def place(machine: Vm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with installed(machine, tmp_path_factory.mktemp("product"), prepare):
-        machine.run("systemctl daemon-reload; systemctl start app")
+        machine.run(f"systemctl daemon-reload; systemctl start app {shlex.join(KEPT)}")
         for check in LEARNED:
             machine.run(f"mender-monitorctl baseline learn {check}")
         machine.run(f"systemctl start {UNITS}")
         made = Place(machine)
         made.until(lambda: made.are_well(CHECKS))
         yield made
-        machine.run(f"systemctl stop evil {shlex.join(SERVICES)}; rm -rf /opt/app /opt/other /data/mender")
+        services = shlex.join(SERVICES | KEPT)
+        machine.run(f"systemctl stop evil {services}; rm -rf /opt/app /opt/other /data/mender")
 
 
 def test_a_deployment_alone_is_no_alert(place: Place) -> None:
     """
     It replaces files, restarts a service, and starts new programs, which open ports. No check has a word to
-    say of it, and each list has what the deployment brought, and what the module made on the device.
+    say of it, and each list has what the deployment brought, and what the module made on the device. That a
+    service which nobody has restarted runs the old software is in the status.
     """
     place.install("release-1")
     changed = {"Executable /opt/app/daemon changed", "Unexpected set-uid executable /opt/app/helper"}
@@ -157,6 +168,7 @@ def test_a_deployment_alone_is_no_alert(place: Place) -> None:
     assert place.go_on() == 0
     place.vm.run("mender commit")
     place.judged()
+    place.until(place.runs_old_software)
     assert place.alerts() == []
     assert place.are_well(CHECKS)
     lists = place.vm.run("cat /etc/mender-monitor/baseline.d/*").splitlines()
@@ -182,7 +194,9 @@ def test_an_attack_during_a_deployment_is_all_that_is_told(place: Place) -> None
     assert place.go_on() == 0
     place.vm.run("mender commit")
     place.judged()
-    assert sorted(place.alerts()) == sorted(("CRITICAL", name) for name in ATTACK)
+    alerts = {("CRITICAL", name) for name in (*ATTACK, "Unexpected process /opt/other/old (deleted)")}
+    place.until(lambda: alerts <= {*place.alerts()})
+    assert sorted(place.alerts()) == sorted(alerts)
     miner = place.alert("Unexpected process /opt/other/miner")["subject"]["details"]["description"]
     assert "systemd unit: evil.service" in miner and "it has ended" not in miner
     lists = place.vm.run("cat /etc/mender-monitor/baseline.d/*")
@@ -191,13 +205,17 @@ def test_an_attack_during_a_deployment_is_all_that_is_told(place: Place) -> None
 
 def test_a_deployment_that_fails_is_one_alert(place: Place) -> None:
     """
-    It has replaced and restarted all of it when it fails, and is rolled back: the deployment's own alert.
+    It has replaced and restarted all of it when it fails, and is rolled back: the deployment's own alert. One
+    service was never restarted: what it runs is at its path again, in another file.
     """
+    place.vm.run("systemctl restart old-app")
+    place.until(lambda: not place.runs_old_software())
     known = len(place.alerts())
     place.install(FAILS)
     place.until(lambda: "Executable /opt/app/daemon changed" in place.held())
     assert place.go_on() != 0
     place.judged()
+    place.until(place.runs_old_software)
     assert place.alerts()[known:] == [("CRITICAL", "Deployment failed")]
     assert place.alert("Deployment failed")["subject"] | {"details": ""} == {
         "name": FAILS,
