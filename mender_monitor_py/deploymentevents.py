@@ -76,5 +76,19 @@ def in_order(events: Iterable[Event]) -> list[Event]:
     return sorted(found, key=lambda event: (boots[event.boot_id], event.boot_id, event.boottime))
 
 
+def by_installation(events: Iterable[Event]) -> list[list[Event]]:
+    """*events*, in order, apart by what was installed: each begins with its download, if that is told."""
+    found: list[list[Event]] = []
+    artifact = ""
+    for event in events:
+        another = bool(event.artifact and artifact and event.artifact != artifact)
+        if not found or another or event.state == "Download":
+            found.append([])
+            artifact = ""
+        found[-1].append(event)
+        artifact = event.artifact or artifact
+    return found
+
+
 def _number(text: str) -> float:
     return float(text) if _NUMBER.fullmatch(text) else 0.0

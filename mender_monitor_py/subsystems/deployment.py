@@ -70,6 +70,8 @@ class _Watch:
         self._report = report
         self._spool = host.paths.deployment_spool
         self._memory = Memory.from_text(report.memory)
+        self._taken: set[Path] = set()  # what the scripts wrote, and was judged
+        self._stored = True  # what came of it
         self._wake = asyncio.Event()
         self._ended: list[Change] = []
         self._known_logs: dict[str, tuple[int, int]] = {}
@@ -132,22 +134,26 @@ class _Watch:
     # Judging
 
     async def _judge_logs(self) -> None:
-        """Each log that has its end, and was not judged before: the oldest first."""
+        """Each log that has its end, and was not judged before: the oldest first. Raises UnknownError."""
         files = self._updates.logs()
         self._known_logs = {
             file.deployment: self._known_logs[file.deployment]
             for file in files
             if file.deployment in self._known_logs
         }
-        fresh = self._memory.fresh
+        fresh, unread = self._memory.fresh, None
         for file in reversed(files):
             if file.deployment in self._memory.judged or self._is_same(file):
                 continue
-            grows = file.deployment in self._known_logs
-            self._known_logs[file.deployment] = file.changed, file.size
-            if grows and read_log(file, LAST).success is None:
+            try:
+                grows = file.deployment in self._known_logs
+                found = read_log(file, LAST) if grows else None
+                if found is None or found.success is not None:
+                    found = read_log(file)
+            except UnknownError as error:  # it is tried again; the others are judged
+                unread = error
                 continue
-            found = read_log(file)
+            self._known_logs[file.deployment] = file.changed, file.size
             if found.success is None:
                 continue
             seen = self._take(file.deployment)
@@ -157,6 +163,8 @@ class _Watch:
                 before = self._memory.installed
                 found = replace(found, artifact=found.artifact or self._memory.artifact_of(file.deployment))
                 await self._tell(deploymentjudge.by_log(file.deployment, found, seen, installed, before))
+        if unread is not None:
+            raise unread
         if fresh:
             # A device that gets this check has its history, which is no news.
             self._remember(replace(self._memory, installed=self._updates.artifact, fresh=False))
@@ -204,12 +212,13 @@ class _Watch:
         if youngest < SETTLE_S:
             return SETTLE_S - youngest
         new = [event for event in events if not self._memory.is_late(event)]
-        verdict = deploymentjudge.by_hand(None, new, installed) if new else None
-        if verdict is not None:
-            self._note_last(verdict.artifact)
-            if verdict.id:
-                self._memory = self._memory.with_judged(verdict.id)
-            await self._tell(verdict)
+        for one in deploymentevents.by_installation(new):
+            verdict = deploymentjudge.by_hand(None, one, installed)
+            if verdict is not None:
+                self._note_last(verdict.artifact)
+                if verdict.id:
+                    self._memory = self._memory.with_judged(verdict.id)
+                await self._tell(verdict)
         self._remove(paths)
         return await self._judge_name(installed)
 
@@ -230,6 +239,8 @@ class _Watch:
         """What the scripts wrote of what has no log, the oldest first. What is of no use is removed."""
         events, paths = [], []
         for path, data, age in spool.read(self._spool, deploymentevents.MAX_SIZE):
+            if path in self._taken:
+                continue
             try:
                 event = deploymentevents.parse(data)
             except ValueError as error:
@@ -264,8 +275,12 @@ class _Watch:
         self._memory = replace(self._memory, last=(artifact, now.boot_id, now.boottime, now.wall))
 
     def _remove(self, paths: list[Path]) -> None:
-        for path in paths:
-            spool.remove(path)
+        """What they led to is on the disk; or it is not yet, and they are kept for the next start."""
+        self._taken.update(paths)
+        if self._stored:
+            for path in self._taken:
+                spool.remove(path)
+            self._taken.clear()
 
     # Telling
 
@@ -291,8 +306,11 @@ class _Watch:
             cleared_status="committed",
         )
         self._remember(self._memory.with_open(verdict.subject))
-        with suppress(OutboxError):  # the outbox says so, and holds the alert until it can be written
+        try:
             await self._report.tell(seen)
+            self._stored = True
+        except OutboxError:  # the outbox says so, and holds the alert until it can be written
+            self._stored = False
 
     def _success(self, name: str) -> None:
         self._remember(replace(self._memory, open=()))

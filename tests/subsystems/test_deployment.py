@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mender_monitor_py.host import updates
+from mender_monitor_py.deploymentlog import DeploymentLog
+from mender_monitor_py.errors import OutboxError, UnknownError
+from mender_monitor_py.host import deploymentlogs, updates
 from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.deploymentlogs import LogFile
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CRITICAL, OK, CheckId
 from mender_monitor_py.settings import Settings
@@ -398,6 +401,56 @@ def test_by_hand_while_the_daemon_was_down(paths) -> None:
     del client
 
 
+class Cut(JudgingReport):
+    """The power is cut after the first alert."""
+
+    async def tell(self, observation) -> None:
+        await super().tell(observation)
+        await asyncio.Event().wait()
+
+
+def test_several_by_hand_while_the_daemon_was_down(paths) -> None:
+    """
+    Each is a failure of its own; the last one has only begun well. A power cut after the first loses none.
+    """
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await moment()
+        for artifact, names in (
+            ("release-2", ("Download_Leave", "ArtifactInstall_Error", "ArtifactFailure_Enter")),
+            ("release-5", ("Download_Leave", "ArtifactCommit_Error")),
+            ("release-3", ("Download_Error",)),
+            ("release-4", ("Download_Leave",)),
+        ):
+            for name in names:
+                script(paths, name, "standalone", artifact=artifact)
+                await asyncio.sleep(0.02)  # the moments are told in hundredths
+        cut = Cut(report.memory)
+        async with watched(paths, cut):
+            await cut.until(lambda: cut.alerts)
+        assert len(cut.alerts) == 1
+        again = JudgingReport(cut.memory)
+        again.alerts += cut.alerts
+        async with watched(paths, again):
+            await again.until(lambda: len(again.alerts) == 3)
+            await asyncio.sleep(0.3)
+            assert not list(paths.deployment_spool.iterdir())
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert [(subject, status) for _, _, subject, status in told(report)] == [
+        ("release-2", "rolled-back"),
+        ("release-5", "rolled-back"),
+        ("release-3", "failed"),
+    ]
+    phases = ["ArtifactInstall", "ArtifactCommit", "Download"]
+    for alert, phase in zip(report.alerts, phases, strict=True):
+        assert f"failed in {phase}\n" in alert.details.description
+    del client
+
+
 def test_only_the_name_tells(paths) -> None:
     """Nothing but the artifact's name was left behind while the daemon was down."""
     client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
@@ -445,6 +498,66 @@ def test_hostile_files_in_the_spool(paths) -> None:
 
 
 # Stuck
+
+
+class FullDisk(JudgingReport):
+    """Nothing that it is told gets to the disk."""
+
+    async def tell(self, observation) -> None:
+        await super().tell(observation)
+        raise OutboxError("no space left on device")
+
+
+def test_what_a_script_wrote_stays_until_the_alert_is_on_the_disk(paths) -> None:
+    """
+    The disk is full, and then the power is cut: the next daemon tells it. It is one alert for each of them.
+    """
+    client = UpdateFiles(paths.mender)
+    full, report = FullDisk(), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, full):
+            memory = full.memory
+            script(paths, "ArtifactInstall_Error_50_mender-monitor", "standalone", artifact="release-2")
+            await full.until(lambda: full.alerts)
+            client.installed("release-1")  # it looks again
+            await asyncio.sleep(0.5)
+        assert len(full.alerts) == 1 and len(list(paths.deployment_spool.iterdir())) == 1
+        report.memory = memory
+        async with watched(paths, report):
+            await report.until(lambda: report.alerts)
+            await report.until(lambda: not list(paths.deployment_spool.iterdir()))
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+
+
+def test_a_log_that_cannot_be_read_hides_no_other(paths, monkeypatch) -> None:
+    """
+    A disk has errors: the other failures are told, and this one when it can be read.
+    """
+    client, report, bad = UpdateFiles(paths.mender), JudgingReport(), {"d1"}
+
+    def read_log(file: LogFile, *arguments: int) -> DeploymentLog:
+        if file.deployment in bad:
+            raise UnknownError(f"{file.path} cannot be read: Input/output error")
+        return deploymentlogs.read(file, *arguments)
+
+    monkeypatch.setattr(deployment, "read_log", read_log)
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1", "release-2")
+            await report.until(lambda: report.reason)
+            await fail(client, "d2", "release-3")
+            await report.until(lambda: report.alerts)
+            assert "Input/output error" in report.reason
+            bad.clear()
+            client.installed("release-1")
+            await report.until(lambda: len(report.alerts) == 2 and not report.reason)
+
+    asyncio.run(scenario())
+    assert sorted(one.subject.name for one in report.alerts) == ["release-2", "release-3"]
 
 
 def test_one_that_is_stuck_and_moves_again(paths, monkeypatch) -> None:
