@@ -7,8 +7,9 @@ Pure. The hold is stored, so that neither a restart of the daemon nor the reboot
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from mender_monitor_py.commandline import printable
 from mender_monitor_py.model import Stamp
@@ -80,13 +81,33 @@ class Hold:
 
     @classmethod
     def from_text(cls, text: str) -> Self | None:
-        """What :meth:`to_text` wrote; None: something else, or nothing."""
+        """What :meth:`to_text` wrote, or a version that keeps more; None: something else, or nothing."""
         try:
             found = json.loads(text)
-            began, types = Stamp(**found.pop("began")), tuple(found.pop("payload_types"))
-            counted = found.pop("counted")
-            return cls(
-                began=began, payload_types=types, counted=Stamp(**counted) if counted else None, **found
+            counted = found["counted"]
+            hold = cls(
+                id=found["id"],
+                artifact=found["artifact"],
+                before=found["before"],
+                began=_stamp(found["began"]),
+                device=found["device"],
+                payload_types=tuple(map(str, found["payload_types"])),
+                outcome=found["outcome"],
+                over=bool(found["over"]),
+                boots=int(found["boots"]),
+                boot=found["boot"],
+                spent=float(found["spent"]),
+                counted=_stamp(counted) if counted else None,
             )
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
             return None
+        texts = hold.id, hold.artifact, hold.before, hold.device, hold.outcome, hold.boot
+        fits = all(isinstance(one, str) for one in texts) and 0 <= hold.spent < math.inf
+        return hold if fits else None
+
+
+def _stamp(found: dict[str, Any]) -> Stamp:
+    boottime, wall = float(found["boottime"]), float(found["wall"])
+    if not (math.isfinite(boottime) and math.isfinite(wall)):
+        raise ValueError("no moment")
+    return Stamp(str(found["boot_id"]), boottime, wall, bool(found["known"]))

@@ -8,11 +8,13 @@ import resource
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mender_monitor_py import holding
 from mender_monitor_py.alertstate import Limits
@@ -544,6 +546,26 @@ def test_the_time_of_a_hold_counts_over_a_reboot_without_a_clock() -> None:
     hold = hold.resumed(Stamp("boot-1", 5.0, 0.0, False))
     assert hold.left(1800, Stamp("boot-1", 100.0, 95.0, False)) == 700 and hold.began == began
     assert Hold.from_text(hold.to_text()) == hold
+
+
+BEGUN = Hold("d-1", "a", "b", Stamp("boot-0", 10.0, 2e9, True), "1", counted=Stamp("boot-0", 10.0, 2e9, True))
+ODD = st.none() | st.booleans() | st.integers() | st.text() | st.floats() | st.lists(st.integers())
+
+
+@settings(max_examples=500)
+@given(st.sampled_from([*asdict(BEGUN), "later"]), st.sampled_from([*asdict(BEGUN.began), ""]), ODD)
+def test_what_another_version_kept_is_a_hold_or_none(key: str, part: str, value: object) -> None:
+    """
+    The daemon starts whatever it finds there, and holds nothing for longer than it may.
+    """
+    stored = {**asdict(BEGUN), "payload_types": []}
+    stored[key] = {**stored[key], part: value} if part and isinstance(stored.get(key), dict) else value
+    hold = Hold.from_text(json.dumps(stored))
+    if hold is not None:
+        now = Stamp("boot-1", 5.0, 2e9, True)
+        assert 0 <= hold.resumed(now).left(1800, now) <= 1800
+        assert hold.label.isprintable() and Hold.from_text(hold.to_text()) == hold
+    assert key != "later" or hold == BEGUN
 
 
 @pytest.mark.parametrize("ahead", [-5, 0, 5])
