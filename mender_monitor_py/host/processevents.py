@@ -336,6 +336,11 @@ class ProcessEvents:
             del self.born[pid]
         for pid in [pid for pid in self._opening_of if not exists(pid)]:
             del self._opening_of[pid]
+        # One that has ended and is there is another one, whose start was among them.
+        reused = [pid for pid in self._ended_of_family if exists(pid)]
+        for pid in reused:
+            del self._ended_of_family[pid]
+        self.family.difference_update(reused)
         self.family = {pid for pid in self.family if pid in self._ended_of_family or exists(pid)}
 
     def _connector_ended(self, error: OSError) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from mender_monitor_py.host.procconnector import EXEC, EXIT, FORK, Event
 from mender_monitor_py.host.processevents import Execution, Exit, ProcessEvents
 from mender_monitor_py.proclist import Opened
@@ -77,6 +79,19 @@ def test_the_family_keeps_what_has_ended_until_its_number_is_anothers() -> None:
         events._exits([fork(1, pid), ended(pid)])
     assert {1, 3, 19_999} <= events.family and len(events.family) < 5_000
     assert 2 not in events.family
+
+
+def test_a_number_of_the_family_that_another_has_unseen_is_not_of_it() -> None:
+    """Who starts so many that events are lost may get one."""
+    events, gone = ProcessEvents(), 1 << 30
+    ours = os.getpid()
+    events.follow([1])
+    events._exits([fork(1, ours), fork(1, gone), ended(ours), ended(gone)])
+    events._forget_ended()
+    assert events.family == {1, gone}
+    events._exits([fork(1, ours)])
+    events._forget_ended()
+    assert events.family == {1, ours, gone}
 
 
 def fork(parent: int, pid: int) -> Event:
