@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,8 @@ from mender_monitor_py.host.procconnector import EXIT, FORK, Event
 from mender_monitor_py.host.processevents import Execution, ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.proclist import Opened
+from mender_monitor_py.supervisor import STOP_S
+from tests.fakes.monitor import PROJECT
 from tests.fakes.mounts import in_own_mounts, mount
 
 SOON = 30.0
@@ -320,6 +324,31 @@ def test_the_payload_is_read_though_the_client_removes_it(
         shutil.rmtree(files)
         await made.collected()
         assert [list(names) for names in made.payload.values()] == [["tool"]]
+
+    play(tmp_path, story)
+
+
+def test_the_end_of_the_daemon_does_not_wait_for_a_large_payload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A reboot of an update comes when some of it is unread: what else is known gets to the disk before the
+    service manager ends the daemon.
+    """
+    monkeypatch.setattr(installation, "CLIENTS", installation.CLIENTS)
+    unit = (PROJECT / "scripts/systemd/mender-monitor.service").read_text()
+    (patience,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+
+    async def story(made: Installation, client: Path) -> None:
+        files = client.parent / "mender" / FILES
+        files.mkdir(parents=True)
+        with (files / "image").open("wb") as file:
+            file.truncate(1 << 36)
+        made.begin()
+        began = time.monotonic()
+        await made.aclose()
+        assert time.monotonic() - began < int(patience) - STOP_S - 2
+        assert made._files == {}
 
     play(tmp_path, story)
 
