@@ -73,7 +73,15 @@ def in_order(events: Iterable[Event]) -> list[Event]:
     """
     found = list(events)
     boots = {event.boot_id: event.wall - event.boottime for event in found}
-    return sorted(found, key=lambda event: (boots[event.boot_id], event.boot_id, event.boottime))
+    return sorted(
+        found,  # of the same hundredth of a second, the download came first
+        key=lambda event: (
+            boots[event.boot_id],
+            event.boot_id,
+            event.boottime,
+            event.state != "Download",
+        ),
+    )
 
 
 def by_installation(events: Iterable[Event]) -> list[list[Event]]:
