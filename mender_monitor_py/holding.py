@@ -10,10 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,22 +19,19 @@ from mender_monitor_py.deployed import Evidence, Image
 from mender_monitor_py.errors import MonitorError
 from mender_monitor_py.hold import Hold
 from mender_monitor_py.host.host import Host
+from mender_monitor_py.host.rebaselines import rebaseline
 from mender_monitor_py.host.timer import Alarm
 from mender_monitor_py.model import Stamp
 from mender_monitor_py.outbox import Outbox
-from mender_monitor_py.paths import ROOT_VARIABLE
 from mender_monitor_py.records import happened
-from mender_monitor_py.replacedfiles import ReplacedFile, from_json, from_text, to_text
+from mender_monitor_py.replacedfiles import ReplacedFile, from_text, to_text
 from mender_monitor_py.updateprogress import Change, Outcome, Update
 
 SETTLE_S = 10.0
-REBASELINE_S = 600.0  # a look at all files of a slow device
 META = "hold"
 PAYLOAD = "hold payload"
 REPLACED = "replaced files"
 _IMAGE = "rootfs-image"
-_PACKAGE = Path(__file__).parent
-_MAX_ANSWER = 256 * 1024
 
 Work = Coroutine[Any, Any, None]
 
@@ -318,39 +312,10 @@ class Holding:
         if before is not None:
             await asyncio.wait([before])
         try:
-            await self._rebaseline(hold, evidence)
+            self._add_replaced(await rebaseline(self._host, hold, evidence))
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             # What is held is judged all the same.
             log.error("the lists cannot be brought up to %s", hold.label, exc_info=error)
-
-    async def _rebaseline(self, hold: Hold, evidence: Evidence) -> None:
-        """In a process outside the sandbox."""
-        paths, began = self._host.paths, hold.began
-        file = paths.run / "deployment.json"
-        given = {
-            **evidence.to_json(),
-            "device": hold.device,
-            "boottime": began.boottime if began.boot_id == self._host.clock.now().boot_id else None,
-        }
-        try:
-            await asyncio.to_thread(_write, file, given)
-            done = await self._host.runner.run(
-                [sys.executable, "-P", str(_PACKAGE / "rebaseline.py"), str(file)],
-                timeout=REBASELINE_S,
-                limit=_MAX_ANSWER,
-                errors=False,
-                env={"PYTHONPATH": str(_PACKAGE.parent), ROOT_VARIABLE: str(paths.root)},
-            )
-        except (MonitorError, OSError) as error:
-            log.error("the lists cannot be brought up to %s: %s", hold.label, error)
-            return
-        finally:
-            file.unlink(missing_ok=True)
-        if done.status != 0:
-            log.error("the lists were not all brought up to %s: status %s", hold.label, done.status)
-        answers = list(_answers(done.output))
-        self._add_replaced(from_json(one["replaced"]) for one in answers if "replaced" in one)
-        _tell(hold.label, [one for one in answers if "replaced" not in one])
 
     # What is run still though a deployment has replaced it
 
@@ -370,22 +335,6 @@ class Holding:
         self._job(self._write(lambda: self._store(REPLACED, text)))
 
 
-def _answers(output: bytes) -> Iterator[dict[str, Any]]:
-    for line in output.splitlines():
-        with suppress(ValueError):  # it was ended in the middle
-            yield json.loads(line)
-
-
-def _tell(label: str, answers: Iterable[dict[str, Any]]) -> None:
-    for told in answers:
-        if "problem" in told:
-            log.warning("%s: its list stays as it is: %s", told["check"], told["problem"])
-            continue
-        log.info("%s: %d entries of its list follow %s", told["check"], told["entries"], label)
-        for row in told["told"]:
-            log.info("%s: %s", told["check"], row)
-
-
 def _payload(text: str) -> dict[str, dict[str, int]]:
     """What was stored of the artifact's files; empty: nothing that can be read."""
     try:
@@ -393,13 +342,6 @@ def _payload(text: str) -> dict[str, dict[str, int]]:
         return {digest: {name: int(mode) for name, mode in names.items()} for digest, names in found.items()}
     except (AttributeError, TypeError, ValueError):
         return {}
-
-
-def _write(file: Path, value: object) -> None:
-    """As JSON, piece by piece: of a hundred thousand paths the whole text is much for a small device."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as opened:
-        json.dump(value, opened)
 
 
 def _root_device() -> str:

@@ -28,6 +28,7 @@ from mender_monitor_py.outbox import Limits as OutboxLimits
 from mender_monitor_py.outbox import Outbox
 from mender_monitor_py.quiet import Quiet
 from mender_monitor_py.recorder import CheckReport, Recorder
+from mender_monitor_py.replacedfiles import ReplacedFile
 from tests.fakes.update_files import UpdateFiles
 
 SOON = 30.0
@@ -408,13 +409,14 @@ def test_another_deployment_right_behind_takes_nothing_from_the_lists(
     """
     followed: list[tuple[str, list[str], bool]] = []
 
-    async def rebaseline(self: Holding, hold: Hold, evidence: Evidence) -> None:
+    async def rebaseline(_: Host, hold: Hold, evidence: Evidence) -> list[ReplacedFile]:
         began = len(followed)
         await asyncio.sleep(0.3)
         names = [name for names in evidence.payload.values() for name in names]
         followed.append((hold.id, names, began == len(followed)))
+        return []
 
-    monkeypatch.setattr(Holding, "_rebaseline", rebaseline)
+    monkeypatch.setattr(holding, "rebaseline", rebaseline)
 
     def bring(name: str) -> None:
         files = client.tree / "files"
@@ -482,10 +484,10 @@ def test_lists_that_cannot_be_followed_hold_nothing_back(
     Whatever goes wrong there: what was held is judged, and the hold is over.
     """
 
-    async def rebaseline(self: Holding, hold: Hold, evidence: Evidence) -> None:
+    async def rebaseline(_: Host, hold: Hold, evidence: Evidence) -> list[ReplacedFile]:
         raise KeyError("told")
 
-    monkeypatch.setattr(Holding, "_rebaseline", rebaseline)
+    monkeypatch.setattr(holding, "rebaseline", rebaseline)
 
     async def story() -> None:
         async with running(paths) as run:
