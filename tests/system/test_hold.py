@@ -208,10 +208,12 @@ def told(place: Site, known: int, names: set[str]) -> dict[str, Alert]:
 
 @pytest.fixture
 def old_software(device_is_well: Site) -> Iterator[None]:
-    """Two services that no deployment restarts."""
+    """Two services that no deployment restarts, in mount namespaces of their own."""
     device = device_is_well.device
     for folder in ("app", "other"):
-        device.run(f"systemd-run --quiet --unit=old-{folder} /opt/{folder}/old infinity")
+        unit = f"--unit=old-{folder} -p ProtectSystem=yes -p PrivateTmp=yes"
+        device.run(f"systemd-run --quiet {unit} /opt/{folder}/old infinity")
+        device.run(f"[ $(readlink /proc/$(pidof /opt/{folder}/old)/ns/mnt) != $(readlink /proc/1/ns/mnt) ]")
     device.run("mender-monitorctl baseline learn process all")
     yield
     device.run("systemctl stop old-app old-other")
