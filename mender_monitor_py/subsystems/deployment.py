@@ -28,7 +28,7 @@ from mender_monitor_py.pidwatch import lifetime
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
 from mender_monitor_py.subsystems.expected import wait
-from mender_monitor_py.updateprogress import STANDALONE, Change, Update
+from mender_monitor_py.updateprogress import STANDALONE, Change, Outcome, Update
 from mender_monitor_py.updatestate import BROKEN
 
 FAILED, STUCK = "Deployment failed", "Deployment stuck"
@@ -72,6 +72,7 @@ class _Watch:
         self._memory = Memory.from_text(report.memory)
         self._taken: set[Path] = set()  # what the scripts wrote, and was judged
         self._stored = True  # what came of it
+        self._awaited = 0.0  # until when their words are
         self._wake = asyncio.Event()
         self._ended: list[Change] = []
         self._known_logs: dict[str, tuple[int, int]] = {}
@@ -188,6 +189,8 @@ class _Watch:
         """What has no log. Returns after how many seconds there may be more to judge."""
         events, paths = self._events()
         installed = self._updates.artifact
+        if (patience := self._awaits_scripts(events)) > 0:
+            return patience
         changes, self._ended = self._ended, []
         verdict: Verdict | None = None
         for change in changes:
@@ -221,6 +224,15 @@ class _Watch:
                 await self._tell(verdict)
         self._remove(paths)
         return await self._judge_name(installed)
+
+    def _awaits_scripts(self, events: list[Event]) -> float:
+        """The seconds for which to wait for their words: a busy device writes them after the client's own."""
+        by_hand = [change for change in self._ended if change.update.mode == STANDALONE]
+        unclear = not events and any(change.outcome == Outcome.FAILED for change in by_hand)
+        now = self._clock.boottime()
+        until = (self._awaited or now + SETTLE_S) if unclear else 0.0
+        self._awaited = until if until > now else 0.0
+        return until - now
 
     async def _judge_name(self, installed: str) -> float:
         """The name of what is installed tells of a failure that nothing else told of, and of a success."""

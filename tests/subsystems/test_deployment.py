@@ -21,7 +21,7 @@ from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import deployment
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.deployment import FAILED, STUCK, DeploymentCheck
-from tests.fakes.judging import JudgingReport
+from tests.fakes.judging import SOON, JudgingReport
 from tests.fakes.update_files import SECRET, UpdateFiles
 
 CHECK = CheckId("deployment", "mender")
@@ -399,6 +399,27 @@ def test_by_hand_while_the_daemon_was_down(paths) -> None:
     asyncio.run(scenario())
     assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
     del client
+
+
+def test_by_hand_and_the_scripts_word_comes_late(paths, monkeypatch) -> None:
+    """
+    As on a busy device: it is waited for, since without it nothing tells that the device was changed.
+    """
+    monkeypatch.setattr(deployment, "SETTLE_S", SOON)
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report) as host:
+            client.plant_tree("release-2")
+            await moment()
+            client.remove_tree()
+            await report.until(lambda: host.updates.settled)
+            await moment()
+            script(paths, "Download_Leave", "standalone", artifact="release-2")
+            await report.until(lambda: report.alerts)
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
 
 
 class Cut(JudgingReport):
