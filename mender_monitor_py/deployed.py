@@ -67,7 +67,7 @@ class Evidence:
     *written*: the paths that the update client's processes wrote or removed, *others* those that somebody
     else did.
     *image* is the root file system that came with it; None: none did. *packages*: those that were installed
-    meanwhile count.
+    meanwhile count. Who writes was seen until *watched*; None: to the end.
     """
 
     began: float
@@ -77,6 +77,7 @@ class Evidence:
     others: frozenset[str] = frozenset()
     image: Image | None = None
     packages: bool = False
+    watched: float | None = None
 
     def within(self, moment: float) -> bool:
         """Whether it was while the deployment installed."""
@@ -100,7 +101,7 @@ class Evidence:
             and (not special or now.changed <= packaged.installed + SLACK_S)
         ):
             return "of a package"
-        if not now.open_to_others and self._written_alone(now.names or (path,)):
+        if not now.open_to_others and self._written_alone(now.names or (path,), now.changed):
             return "written by the update client"
         return ""
 
@@ -112,15 +113,18 @@ class Evidence:
         """
         if self.image is not None and self.image.has(device, changed):
             return "not in the image"
-        if self.within(changed) and self._written_alone((path,)):
+        if self.within(changed) and self._written_alone((path,), changed):
             return "removed by the update client"
         return ""
 
-    def _written_alone(self, names: Iterable[str]) -> bool:
-        """Whether the client wrote one of *names*, and nobody else any, nor a folder on the way."""
+    def _written_alone(self, names: Iterable[str], changed: float) -> bool:
+        """Whether the client wrote one of *names* at last, and nobody else any, nor a folder on the way."""
         found = set(names)
-        return bool(found & self.written) and not any(
-            path in self.others for name in found for path in _with_parents(name)
+        seen = self.watched is None or changed <= self.watched
+        return (
+            seen
+            and bool(found & self.written)
+            and not any(path in self.others for name in found for path in _with_parents(name))
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -132,6 +136,7 @@ class Evidence:
             "others": sorted(self.others),
             "image": self.image,
             "packages": self.packages,
+            "watched": self.watched,
         }
 
     @classmethod

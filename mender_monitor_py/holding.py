@@ -67,6 +67,7 @@ class Holding:
         self._collecting = False  # what the deployment that has ended did
         self._next: Stamp | None = None  # when another one began meanwhile
         self._following: asyncio.Task[None] | None = None
+        self._watched: Stamp | None = None  # until when who writes was seen; None: it is, or was to the end
         self._doubtful = False  # whether the deployment goes on is not known
 
     @property
@@ -214,6 +215,7 @@ class Holding:
         if self._finishing is not None:  # the one before has just ended: all that is held waits for this one
             self._finishing.cancel()
             self._finishing = None
+        self._watched = None
         if self._hold is not None:
             self._host.installation.forget()
         installed = self._host.updates.artifact
@@ -279,6 +281,7 @@ class Holding:
         if hold is not None and not left and not hold.over and not hold.outcome:
             if self._grace:
                 log.warning("%s takes longer than DEPLOYMENT_GRACE: nothing is held back now", hold.label)
+            self._watched = now
             self._job(self._host.installation.end())
             self._take(replace(hold, over=True))
             return
@@ -294,8 +297,8 @@ class Holding:
 
     def _evidence(self, hold: Hold, ended: float) -> Evidence:
         """What is known of a deployment that has *ended*; seconds since the epoch."""
-        installation = self._host.installation
-        evidence = Evidence(began=happened(hold.began, self._host.clock.now()), ended=ended)
+        installation, now = self._host.installation, self._host.clock.now()
+        evidence = Evidence(began=happened(hold.began, now), ended=ended)
         if hold.outcome != Outcome.COMMITTED:
             return evidence
         return replace(
@@ -305,6 +308,7 @@ class Holding:
             others=frozenset(installation.others),
             image=self._image() if _IMAGE in hold.payload_types else None,
             packages=True,
+            watched=happened(self._watched, now) if self._watched is not None else None,
         )
 
     async def _follow(self, hold: Hold, evidence: Evidence, before: asyncio.Task[None] | None) -> None:

@@ -351,6 +351,43 @@ def test_a_deployment_that_does_not_end_holds_nothing_for_ever(paths: Any, clien
     asyncio.run(story())
 
 
+def test_what_is_changed_after_the_grace_is_not_the_clients(
+    paths: Any, client: UpdateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Who writes is not seen any more then, though the deployment goes on and is committed at last.
+    """
+    known: list[Evidence] = []
+
+    async def rebaseline(_: Host, hold: Hold, evidence: Evidence) -> list[ReplacedFile]:
+        known.append(evidence)
+        return []
+
+    monkeypatch.setattr(holding, "rebaseline", rebaseline)
+
+    async def story() -> None:
+        async with running(paths, grace=0.5) as run:
+            install(client)
+            await run.until(lambda: run.holding.held)
+            await run.until(lambda: not run.holding.held)
+            over = run.clock.now().wall
+            await asyncio.sleep(0.1)
+            commit(client)
+            await run.until(lambda: known)
+            (evidence,) = known
+            assert evidence.watched is not None
+            assert evidence.watched <= over < evidence.ended
+            await run.until(lambda: run.outbox.meta(META) == "")
+            run.holding.set_grace(1800)
+            install(client, "d-2")
+            await run.until(lambda: run.holding.held)
+            commit(client)
+            await run.until(lambda: len(known) == 2)
+            assert known[1].watched is None
+
+    asyncio.run(story())
+
+
 def test_a_download_holds_nothing_back(paths: Any, client: UpdateFiles) -> None:
     """
     Before the device is changed findings are told; a deployment that fails there is none that holds. What

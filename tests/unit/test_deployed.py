@@ -1,5 +1,7 @@
 """Which files are a deployment's, and which are somebody else's."""
 
+from dataclasses import replace
+
 import pytest
 
 from mender_monitor_py.deployed import Content, Evidence, Image, Packaged, packaged_md5
@@ -13,6 +15,7 @@ WRITER = Evidence(BEGAN, ENDED, written=frozenset({"/x", "/both"}), others=froze
 MOVED = Evidence(
     BEGAN, ENDED, written=frozenset({"/opt/app/x", "/opt/app2/x"}), others=frozenset({"/opt/app", "/opt/a"})
 )
+UNTIL = replace(WRITER, watched=1060.0)
 IMAGE = Evidence(BEGAN, ENDED, image=Image("9", 1060.0))
 
 
@@ -44,6 +47,9 @@ IMAGE = Evidence(BEGAN, ENDED, image=Image("9", 1060.0))
         (WRITER, "/x", FILE._replace(names=("/both", "/x")), None, ""),
         (MOVED, "/opt/app/x", FILE, None, ""),
         (MOVED, "/opt/app2/x", FILE, None, "written by the update client"),
+        # What was changed when nobody watched any more.
+        (UNTIL, "/x", FILE, None, "written by the update client"),
+        (UNTIL, "/x", FILE._replace(changed=1061.0), None, ""),
         # What is written by another name, or not yet closed, is not seen at this one.
         (WRITER, "/x", FILE._replace(open_to_others=True), None, ""),
         (PAYLOAD, "/x", FILE._replace(open_to_others=True), None, "of the artifact"),
@@ -68,6 +74,7 @@ def test_the_rule(evidence, path, now, packaged, why):
         (WRITER, "/x", 1110.0, "8", ""),
         (WRITER, "/both", 1050.0, "8", ""),
         (WRITER, "/y", 1050.0, "8", ""),
+        (UNTIL, "/x", 1061.0, "8", ""),
         (PAYLOAD, "/x", 1050.0, "8", ""),
         (IMAGE, "/x", 10.0, "9", "not in the image"),
         (IMAGE, "/x", 1070.0, "9", ""),
@@ -85,7 +92,7 @@ def test_evidence_is_written_and_read():
     """
     The process that brings the lists up to date judges by what the watcher knew.
     """
-    for one in (PAYLOAD, PACKAGES, WRITER, IMAGE):
+    for one in (PAYLOAD, PACKAGES, WRITER, UNTIL, IMAGE):
         assert Evidence.from_json(one.to_json()) == one
 
 
