@@ -207,10 +207,14 @@ class Procfs:
             except (FileNotFoundError, ProcessLookupError):
                 continue
 
-    def mount_namespace(self, process: int | str) -> str:
-        """Of a process, or of ``self``; empty when it ended, or is not ours to see."""
+    def namespace(self, kind: str, process: int | str) -> str:
+        """
+        The one that a process, or ``self``, is in, of a *kind* as ``mnt``: see namespaces(7).
+
+        Empty when it ended, or is not ours to see.
+        """
         try:
-            return os.readlink(f"{self.path}/{process}/ns/mnt")
+            return os.readlink(f"{self.path}/{process}/ns/{kind}")
         except OSError:
             return ""
 

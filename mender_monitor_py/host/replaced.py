@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from mender_monitor_py.host.procfs import DELETED, Procfs, since_boot
+from mender_monitor_py.host.procfs import DELETED, Procfs, container_of, since_boot
 from mender_monitor_py.replacedfiles import MOST, ReplacedFile
 
 
@@ -74,20 +74,36 @@ class Replaced:
 
 
 def orphans(procfs: Procfs) -> Iterator[Orphan]:
-    """The processes whose executable was removed, of this file system tree and not of a container's."""
-    ours = {procfs.mount_namespace("self"), procfs.mount_namespace(1)} - {""}
+    """
+    The processes whose executable was removed, of this system and not of a container.
+
+    In a mount namespace of his own anybody can have a file of any path, as the kernel tells it. But without
+    being root that takes a user namespace, and a container has a process namespace: such ones are left out.
+    """
     for pid in procfs.pids():
         with suppress(OSError):
             executable, stat = procfs.executable(pid), procfs.stat(pid)
             if not executable or stat is None or not _is_deleted(executable):
                 continue
             identity = _identity(procfs, pid)
-            path = executable.removesuffix(DELETED)
-            same_tree = procfs.mount_namespace(pid) in ours
-            paths = (path,) if same_tree else (path, f"/usr{path}", f"/etc{path}")
-            there = tuple(one for one in paths if same_tree or _device(one) == identity[0])
-            if there:
-                yield Orphan(pid, since_boot(stat.start), there, ReplacedFile(there[0], *identity))
+            paths = _paths(procfs, pid, executable.removesuffix(DELETED), identity[0])
+            if paths:
+                yield Orphan(pid, since_boot(stat.start), paths, ReplacedFile(paths[0], *identity))
+
+
+def _paths(procfs: Procfs, pid: int, path: str, device: int) -> tuple[str, ...]:
+    """Where the file that *pid* runs may have been: *path* is what the kernel says of one on *device*."""
+    if _shares(procfs, "mnt", pid):
+        return (path,)
+    if not (_shares(procfs, "user", pid) and _shares(procfs, "pid", pid)) or container_of(procfs.cgroup(pid)):
+        return ()
+    return tuple(one for one in (path, f"/usr{path}", f"/etc{path}") if _device(one) == device)
+
+
+def _shares(procfs: Procfs, kind: str, pid: int) -> bool:
+    """Whether *pid* is in the same namespace of a *kind* as the first process, or as we are."""
+    found = procfs.namespace(kind, pid)
+    return bool(found) and found in (procfs.namespace(kind, 1), procfs.namespace(kind, "self"))
 
 
 def _is_deleted(executable: str) -> bool:

@@ -62,7 +62,7 @@ class ImageFindings:
         self.replaced = {}
         found: dict[tuple[str, int, int], list[int]] = {}
         # A service manager may have given us mounts of our own; the others have those of the first process.
-        ours = {procfs.mount_namespace("self"), procfs.mount_namespace(1)}
+        ours = {procfs.namespace("mnt", "self"), procfs.namespace("mnt", 1)}
         for pid in procfs.pids():
             try:
                 name = (procfs.executable(pid) or "").removesuffix(_DELETED)
@@ -75,7 +75,7 @@ class ImageFindings:
                 image = os.stat(f"{procfs.path}/{pid}/exe")  # noqa: PTH116
             except OSError:  # it ended, or is not ours to see
                 continue
-            namespace = procfs.mount_namespace(pid)
+            namespace = procfs.namespace("mnt", pid)
             there = _stat(path)
             if there is not None and (there.st_dev, there.st_ino) == (image.st_dev, image.st_ino):
                 continue

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,18 @@ def orphan(pid: int) -> Orphan | None:
     return next((one for one in orphans(Procfs()) if one.pid == pid), None)
 
 
+def wait_for(path: Path) -> int:
+    """The process that runs *path*, once it does."""
+    procfs, until = Procfs(), time.monotonic() + 30
+    while time.monotonic() < until:
+        for pid in procfs.pids():
+            with suppress(PermissionError):
+                if procfs.executable(pid) == str(path):
+                    return pid
+        time.sleep(0.02)
+    raise TimeoutError(path)
+
+
 def replace(path: Path) -> None:
     """Another file is at *path*; the old one has no name any more."""
     shutil.copy("/bin/sleep", path.with_name("new"))
@@ -50,6 +64,26 @@ def test_a_process_whose_file_is_gone_is_found_with_the_times_that_count(
     assert found is not None and found.paths == (str(path),)
     assert before - 0.1 <= found.removed <= time.time()
     assert found.started < time.clock_gettime(time.CLOCK_BOOTTIME) - 0.09
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [("--mount", True), ("--mount --user", False), ("--mount --pid --fork --kill-child", False)],
+)
+def test_only_root_can_make_a_path_look_like_another(path: Path, own: str, found: bool) -> None:
+    """
+    A service in a mount namespace is of this system. What a user or a container calls by its path is none.
+    """
+    with subprocess.Popen(["unshare", *own.split(), str(path), "600"]) as process:
+        try:
+            pid = wait_for(path)
+            path.unlink()
+            one = orphan(pid)
+            assert (one is not None) == found
+            assert one is None or one.paths[0] == str(path)
+        finally:
+            process.kill()
 
 
 def test_a_name_that_ends_like_that_of_a_removed_file_is_none(path: Path) -> None:
