@@ -34,7 +34,7 @@ from mender_monitor_py.updatestate import BROKEN
 FAILED, STUCK = "Deployment failed", "Deployment stuck"
 SETTLE_S = 3.0  # a script's word may come before the client's own, or after it
 SAFETY_S = 600.0  # from look to look while events tell all
-_STUCK_KEY = "+stuck"
+_STUCK_KEY = "\tstuck"  # no artifact's: what they are called is made fit to be shown
 
 _STUCK = Field(
     "DEPLOYMENT_STUCK", seconds, "one that does not move for this long is stuck; 0: never", default="2h"

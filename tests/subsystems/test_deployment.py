@@ -601,6 +601,24 @@ def test_one_that_is_stuck_and_moves_again(paths, monkeypatch) -> None:
     ] * 2
 
 
+@pytest.mark.parametrize("name", ["+stuck", "\tstuck"])
+def test_no_artifact_is_called_so_that_nothing_is_stuck(paths, monkeypatch, name) -> None:
+    """
+    An artifact of such a name has failed, and is an open alert.
+    """
+    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report, DEPLOYMENT_STUCK="1s"):
+            await fail(client, "d1", name)
+            await report.until(lambda: report.alerts)
+            client.begin("d2", "release-3")
+            await report.until(lambda: report.alerts[-1].name == STUCK)
+
+    asyncio.run(scenario())
+    assert [one.name for one in report.alerts] == [FAILED, STUCK]
+
+
 def test_no_update_client(paths) -> None:
     report = JudgingReport()
 
