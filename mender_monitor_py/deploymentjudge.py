@@ -155,7 +155,8 @@ def by_log(
     """
     artifact = (seen.update.artifact if seen is not None else "") or log.artifact
     if log.success:
-        return Verdict(True, deployment, artifact, Outcome.COMMITTED, installed=installed)
+        name = artifact or ("" if installed.endswith(BROKEN) else installed)
+        return Verdict(True, deployment, name, Outcome.COMMITTED, installed=installed)
     phase = log.phase or (seen.failed_in if seen is not None else "")
     if not artifact and installed.endswith(BROKEN) and installed != before and changed_device(phase):
         artifact = installed.removesuffix(BROKEN)

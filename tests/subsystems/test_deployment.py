@@ -260,6 +260,7 @@ def test_a_success_while_the_daemon_was_down_clears(paths) -> None:
 
     asyncio.run(scenario())
     assert [one.level for one in report.alerts] == [CRITICAL, OK]
+    assert report.alerts[1].details.description.endswith("release-3 was installed")
 
 
 @GENERATIONS
