@@ -184,10 +184,10 @@ def by_store(change: Change, installed: str) -> Verdict | None:
     return Verdict(success, update.id, update.artifact, change.outcome, phase, installed)
 
 
-def by_hand(change: Change | None, events: Sequence[Event], installed: str) -> Verdict | None:
+def by_hand(change: Change | None, events: Sequence[Event], installed: str, left: str = "") -> Verdict | None:
     """
     The verdict of what somebody installed by hand: its end in the store, if that was seen, and the scripts'
-    *events*.
+    *events*. *left* is the artifact whose work tree was left behind: the client was cut off.
 
     None: it did not fail, as far as that can be told, nor was it committed.
     """
@@ -197,15 +197,19 @@ def by_hand(change: Change | None, events: Sequence[Event], installed: str) -> V
     outcome = change.outcome if change is not None and change.outcome is not None else Outcome.UNKNOWN
     if outcome == Outcome.COMMITTED:
         return Verdict(True, "", artifact, outcome, installed=installed)
-    if not failing and not (change is not None and change.failed):
+    cut_off = bool(artifact) and artifact == left
+    downloaded = any(event.state != "Download" or event.action == "Leave" for event in events)
+    failed = change.failed if change is not None else cut_off and downloaded
+    if not failing and not failed:
         return None
     phase = next((event.state for event in failing if event.action == "Error"), "")
     phase = phase or (change.failed_in if change is not None else "")
-    downloaded = any(event.state != "Download" or event.action == "Leave" for event in events)
     if artifact and installed == artifact + BROKEN:
         outcome = Outcome.INCONSISTENT
     elif phase == "Download":
         outcome = Outcome.FAILED
+    elif cut_off:
+        outcome, phase = Outcome.UNKNOWN, phase or ("ArtifactInstall" if downloaded else "")
     elif downloaded:
         outcome, phase = Outcome.ROLLED_BACK, phase or "ArtifactInstall"
     deployment = next((event.deployment for event in events if event.deployment), "")

@@ -83,6 +83,16 @@ class Updates:
         """The name of the installed artifact, as the store has it; empty when it is not known."""
         return self._stored.artifact
 
+    @property
+    def left(self) -> str:
+        """
+        The artifact whose module's work tree was left behind, with nobody at work on it; empty: none.
+
+        The client takes it away whatever happens, unless it is killed or has refused the header.
+        """
+        tree = _tree(self._paths.mender / _TREE) if self._seen is None else None
+        return tree.artifact if tree is not None and not self._installer.runs() else ""
+
     def listen(self, callback: Listener, stirred: Callable[[], None] = lambda: None) -> Callable[[], None]:
         """
         Call *callback* at each change from now on, and *stirred* whenever the client has written something.

@@ -188,7 +188,7 @@ class _Watch:
     async def _judge_the_rest(self) -> float:
         """What has no log. Returns after how many seconds there may be more to judge."""
         events, paths = self._events()
-        installed = self._updates.artifact
+        installed, left = self._updates.artifact, self._updates.left
         if (patience := self._awaits_scripts(events)) > 0:
             return patience
         changes, self._ended = self._ended, []
@@ -197,7 +197,7 @@ class _Watch:
             if self._memory.has_judged(change.update):
                 continue
             if change.update.mode == STANDALONE:
-                verdict = deploymentjudge.by_hand(change, events, installed)
+                verdict = deploymentjudge.by_hand(change, events, installed, left)
                 self._note_last(change.update.artifact)
             else:
                 verdict = deploymentjudge.by_store(change, installed)
@@ -215,8 +215,10 @@ class _Watch:
         if youngest < SETTLE_S:
             return SETTLE_S - youngest
         new = [event for event in events if not self._memory.is_late(event)]
-        for one in deploymentevents.by_installation(new):
-            verdict = deploymentjudge.by_hand(None, one, installed)
+        installations = deploymentevents.by_installation(new)
+        for one in installations:
+            # The tree is that of the last one.
+            verdict = deploymentjudge.by_hand(None, one, installed, left if one is installations[-1] else "")
             if verdict is not None:
                 self._note_last(verdict.artifact)
                 if verdict.id:

@@ -473,6 +473,29 @@ def test_several_by_hand_while_the_daemon_was_down(paths) -> None:
     del client
 
 
+@pytest.mark.parametrize("artifact", ["release-2", "release-3"])
+def test_by_hand_and_the_power_was_cut(paths, artifact) -> None:
+    """The download was good, and nobody has taken the work tree away: who knows what the module has done."""
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.plant_tree(artifact)
+            script(paths, "Download_Leave", "standalone", artifact="release-2")
+            await moment()
+        client.kill()
+        for _ in range(2):
+            again = JudgingReport(report.memory)
+            async with watched(paths, again):
+                await asyncio.sleep(0.3)
+                assert not list(paths.deployment_spool.iterdir())
+            report.alerts += again.alerts
+            report.memory = again.memory
+
+    asyncio.run(scenario())
+    assert told(report) == ([(CRITICAL, FAILED, "release-2", "unknown")] if artifact == "release-2" else [])
+
+
 def test_only_the_name_tells(paths) -> None:
     """Nothing but the artifact's name was left behind while the daemon was down."""
     client, report = UpdateFiles(paths.mender, "go"), JudgingReport()

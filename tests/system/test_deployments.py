@@ -44,6 +44,7 @@ ARTIFACTS: dict[str, dict[str, str]] = {
     "hand-download-fails": {"fail": "Download"},
     "hand-rolled-back": {},
     "hand-away": {"fail": "ArtifactInstall"},
+    "hand-power-cut": {"wait": "ArtifactInstall"},
     "hand-good": {},
 }
 
@@ -84,9 +85,13 @@ class Fleet(Site):
         self.server.request("DELETE", f"/deployments/{deployment}")
         assert self._of(deployment)["status"] == "aborted"
 
+    def bring(self, name: str) -> None:
+        """The artifact is on the device, as a file."""
+        shutil.copy(self.artifacts / f"{name}.mender", self.device.root / "root/artifact.mender")
+
     def install(self, name: str, *, status: int = 1) -> None:
         """Install the artifact by hand; the client exits with *status*."""
-        shutil.copy(self.artifacts / f"{name}.mender", self.device.root / "root/artifact.mender")
+        self.bring(name)
         done = self.device.attempt("mender install /root/artifact.mender")
         assert done.returncode == status, done.stdout
 
@@ -342,6 +347,22 @@ def test_by_hand_while_the_daemon_is_stopped(fleet: Fleet) -> None:
     fleet.install("hand-scripted")
     fleet.device.run("systemctl start mender-monitor")
     assert "it failed in ArtifactInstall\n" in fleet.failed("hand-scripted", "rolled-back")
+
+
+@pytest.fixture(scope="module")
+def _power_cut_by_hand(fleet: Fleet) -> None:
+    fleet.device.run("touch /run/wait")
+    fleet.bring("hand-power-cut")
+    with fleet.device.start("mender install /root/artifact.mender"):
+        fleet.device.wait("test -e /run/waiting")
+        fleet.device.cut_power()
+    fleet.device.boot()
+
+
+@pytest.mark.usefixtures("_power_cut_by_hand")
+def test_by_hand_and_a_power_cut(fleet: Fleet) -> None:
+    """The client does not resume it, and nobody rolls it back."""
+    assert "it failed in ArtifactInstall\n" in fleet.failed("hand-power-cut", "unknown")
 
 
 def test_the_next_success_clears_all(fleet: Fleet) -> None:

@@ -129,6 +129,28 @@ def test_by_hand(change, events, installed, wanted) -> None:
         assert found.subject == "release-2"
 
 
+@pytest.mark.parametrize(
+    ("change", "events", "left", "wanted"),
+    [
+        (None, ["Download_Leave"], "release-2", (Outcome.UNKNOWN, "ArtifactInstall")),
+        (
+            Change(BY_HAND, Outcome.FAILED, failed=True),
+            ["Download_Leave"],
+            "release-2",
+            (Outcome.UNKNOWN, "ArtifactInstall"),
+        ),
+        (Change(BY_HAND, Outcome.FAILED, failed=True), [], "release-2", (Outcome.UNKNOWN, "")),
+        (None, ["Download_Error"], "release-2", (Outcome.FAILED, "Download")),
+        # It had not begun to install, or the tree is that of a header which was refused.
+        (None, ["Download_Enter"], "release-2", None),
+        (None, ["Download_Leave"], "release-3", None),
+    ],
+)
+def test_by_hand_and_cut_off(change, events, left, wanted) -> None:
+    found = deploymentjudge.by_hand(change, [event(name) for name in events], "release-1", left)
+    assert (found and (found.outcome, found.phase)) == wanted
+
+
 @given(st.text(), st.text(), st.text(), st.text())
 def test_whatever_things_are_called_the_text_has_three_lines(
     deployment: str, artifact: str, phase: str, installed: str
