@@ -190,9 +190,10 @@ async def test_a_deleted_check_tells_what_has_happened_while_it_was_quiet(tmp_pa
     await run.recorder.run_in_worker(lambda: None)
     run.recorder.stop(CHECK)
     run.recorder.forget(CHECK)
-    assert await run.stored() == [(CRITICAL, MATCH.name), (OK, MATCH.name)]
+    await run.recorder.close()
+    assert run.waiting() == [(CRITICAL, MATCH.name), (OK, MATCH.name)]
     assert run.outbox.records()[0].alert.details == MATCH.details
-    await run.end()
+    run.outbox.close()
 
 
 def test_not_knowing_is_warned_of_once_and_tells_nobody(

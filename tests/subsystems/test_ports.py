@@ -289,17 +289,24 @@ def test_a_listener_in_another_network_namespace(paths, attacker):
             watched(paths, check()) as own,
             watched(paths, check(PORTS_NAMESPACES="all")) as everywhere,
         ):
+
+            def told():
+                # Other namespaces of this machine may have such a port, too.
+                found = [one for one in everywhere.alerts if attacker in one.subject.name]
+                return [(one.level, one.name) for one in found]
+
             process = subprocess.Popen(command, stdout=subprocess.PIPE)
             try:
-                await everywhere.until(lambda: "Unexpected open port tcp/4444" in everywhere.open)
+                await everywhere.until(told)
                 await looks(everywhere)
-                alert = everywhere.last("Unexpected open port tcp/4444")
-                assert alert.subject.name.startswith(f"tcp/4444 {attacker} in net:[")
+                assert told() == [(CRITICAL, "Unexpected open port tcp/4444")]
+                subjects = [alert.subject.name for alert in everywhere.alerts]
+                assert any(name.startswith(f"tcp/4444 {attacker} in net:[") for name in subjects)
                 assert own.alerts == []
             finally:
                 process.kill()
                 process.communicate()
-            await everywhere.until(lambda: "Unexpected open port tcp/4444" not in everywhere.open)
+            await everywhere.until(lambda: told()[-1][0] == OK)
         # the thread that looked is back: what it opens now is here
         assert Path("/proc/thread-self/ns/net").stat().st_ino == before
 
