@@ -10,7 +10,8 @@ import select
 import stat
 import sys
 
-FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+from mender_monitor_py.host.regularfile import open_harmless
+
 CHUNK = 1024 * 1024
 _BEING_WRITTEN_S, _BEING_WRITTEN_TIMES = 0.1, 3
 
@@ -32,7 +33,7 @@ def _hashed(path: str, buffer: bytearray, rate: int) -> tuple[object, ...]:
     """
     try:
         target = os.readlink(path) if os.path.islink(path) else ""
-        descriptor = os.open(path, FILE)
+        descriptor = open_harmless(path)
     except (FileNotFoundError, NotADirectoryError):
         return ("missing",)
     except OSError as error:

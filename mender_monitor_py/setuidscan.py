@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
-from mender_monitor_py.filehash import CHUNK, FILE, digest, tell
+from mender_monitor_py.filehash import CHUNK, digest, tell
+from mender_monitor_py.host.regularfile import FLAGS
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 _AT_ONCE = 256  # entries of a folder that are held at once, however many it has
@@ -145,7 +146,7 @@ class SetuidScan:
     def _read(self, name: str) -> tuple[os.stat_result | None, str]:
         """The file's state and its SHA-256; None: it is gone."""
         try:
-            descriptor = os.open(name, FILE | os.O_NOFOLLOW)
+            descriptor = os.open(name, FLAGS | os.O_NOFOLLOW)
         except OSError:
             with suppress(FileNotFoundError):
                 return os.lstat(name), ""
