@@ -21,6 +21,7 @@ from mender_monitor_py.model import OK, Alert, CheckId, Details, Observation, St
 from mender_monitor_py.quiet import Quiet
 
 MAX_FINDINGS = 1000
+LOOK_S = 10.0  # in which a check that begins looks whether what was not told is still so
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Recorder:
         self._records: dict[CheckId, Record] = {}
         self._lazy_states: set[tuple[CheckId, str]] = set()
         self._lazy_memories: set[CheckId] = set()
+        # What an earlier run has not told, until when the check may look whether it is still so.
+        self._unlooked: dict[tuple[CheckId, str], float] = {}
         self._quiet = Quiet()
         self._alarm = Alarm(self._tick)
         self._ledger = Ledger(store, self._take_lazy, queued, changed)
@@ -81,6 +84,8 @@ class Recorder:
                 log.warning("the stored state of %s is given up: %s", check, error)
                 continue
             self._record(check).states[key] = alertstate.rebase(state, saved, now)
+            if state.last is not None and state.bad and not state.last.event and state.told == OK:
+                self._unlooked[check, key] = now.boottime + LOOK_S
         for check, memory in self._store.memories().items():
             self._record(check).memory = memory
         for check, record in self._records.items():
@@ -171,6 +176,7 @@ class Recorder:
         if self._closing or not record.running:
             return
         now = self._clock.now()
+        self._unlooked.pop((check, seen.key), None)
         before = record.states.get(seen.key)
         if memory is not None:
             record.memory = memory
@@ -304,7 +310,7 @@ class Recorder:
                 break
             silent, held = self._quiet.silences(check, now.boottime), self._quiet.holds(check)
             for key, state in list(record.states.items()):
-                if not silent:
+                if not silent and self._unlooked.get((check, key), 0.0) <= now.boottime:
                     state = self._catch_up(check, record, key, state, now)
                 due = alertstate.next_due(state, record.limits, silent=silent) if record.running else None
                 if due is not None and due <= now.boottime:
@@ -345,6 +351,7 @@ class Recorder:
             for state in record.states.values()
         ]
         due.append(self._quiet.next_end(now))
+        due += [moment for moment in self._unlooked.values() if moment > now]
         self._alarm.set(min((moment for moment in due if moment is not None), default=None))
 
     def _take_lazy(self) -> None:

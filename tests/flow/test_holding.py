@@ -317,6 +317,7 @@ def test_a_store_that_cannot_be_read_yet_ends_nothing(paths: Any, client: Update
         store.rename(away := client.folder.parent / "away")
         async with running(paths, clock=ShiftedClock("boot-2", 60)) as after:
             ports = after.check(PORTS)
+            ports.observe(PORT)
             await asyncio.sleep(0.5)
             assert after.holding.held and after.alerts() == []
             away.rename(store)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Observation, Stamp, Subject
 from mender_monitor_py.outbox import Changes
 from mender_monitor_py.quiet import Quiet
-from mender_monitor_py.recorder import CheckReport, Recorder
+from mender_monitor_py.recorder import LOOK_S, CheckReport, Recorder
 
 CHECK = CheckId("ports", "all")
 EXPIRES = 30.0
@@ -149,3 +150,31 @@ def test_the_server_ends_up_knowing_what_is_the_case(steps: list[tuple[object, .
         assert (told or [OK])[-1] == wanted
         assert all(one != other for one, other in zip(["OK", *told], told, strict=False))
         assert key not in world.due or CRITICAL in told
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted"),
+    [
+        ([("see", "lasting", False)], []),
+        ([("see", "lasting", True)], [CRITICAL]),
+        ([("wait", LOOK_S + 1)], [CRITICAL]),  # a check that looks once a day
+        ([("wait", LOOK_S + 1), ("see", "lasting", False)], [CRITICAL, OK]),
+    ],
+)
+def test_a_silence_that_ended_while_the_daemon_was_away(steps, wanted) -> None:
+    """
+    What is over by then is not told: the check looks first.
+    """
+
+    async def story() -> list[tuple[str, str]]:
+        world = World()
+        for step in (("silence",), ("see", "lasting", True)):
+            await world.do(step)
+        world.quiet = Quiet()
+        await world.do(("restart", False))
+        for step in steps:
+            await world.do(step)
+        await world.recorder.close()
+        return world.store.alerts
+
+    assert [level for _, level in asyncio.run(story())] == wanted
