@@ -370,7 +370,7 @@ def test_what_is_changed_after_the_grace_is_not_the_clients(
         async with running(paths, grace=0.5) as run:
             install(client)
             await run.until(lambda: run.holding.held)
-            await run.until(lambda: not run.holding.held)
+            await run.until(lambda: not run.host.updating)
             over = run.clock.now().wall
             await asyncio.sleep(0.1)
             commit(client)
