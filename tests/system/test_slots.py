@@ -47,6 +47,14 @@ ATTACK = {
     "Unexpected process /opt/other/blink": "cp /bin/true /opt/other/blink; /opt/other/blink",
 }
 FINAL = ("success", "failure")
+MODULE = "/usr/share/mender/modules/v3/app"
+# The client calls it during the download already.
+MODULE_TEXT = """#!/bin/sh
+case $1 in
+    SupportsRollback) echo Yes ;;
+    ArtifactInstall) install -m 755 files/tool /opt/app/brought && /opt/app/brought ;;
+esac
+"""
 WAITS = "#!/bin/sh\n: >/run/installed\nwhile [ -e /run/wait ]; do sleep 0.2; done\n"
 
 
@@ -54,6 +62,8 @@ def prepare(root: Chroot, url: str) -> None:
     """What all slots have; the server is at *url*."""
     know_server(root.root, update_client=True, settings="SEND_ALERT_MAX_INTERVAL_S=0\n")
     prepare_slots(root, url)
+    write(root.path(MODULE), MODULE_TEXT)
+    root.path(MODULE).chmod(0o755)
     services = {
         "app": "/opt/app/daemon infinity",
         "server": f"/opt/app/server -c '{LISTENS.format(8081)}'",
@@ -161,6 +171,7 @@ def device_with_slots(folder: Path) -> Iterator[Place]:
         for release, furnish in RELEASES.items():
             make_slot(folder / release, archive, partial(furnish, release=release))
             make_artifact(folder, release)
+        make_module_artifact(folder, "release-5")
         with TwoSlots(share, folder / "disk") as device:
             place = Place(device, server)
             for check in LEARNED:
@@ -186,6 +197,17 @@ def make_artifact(folder: Path, release: str) -> None:
         )
         target = folder / "artifacts" / f"{release}.mender"
         shutil.move(tool.path("/root/artifact"), target)
+
+
+def make_module_artifact(folder: Path, release: str) -> None:
+    """One that the module installs, beside the software of the slot."""
+    with chroot(SUITE, folder / "work") as tool:
+        tool.sh(
+            "cp /bin/true /root/tool; echo new >>/root/tool; chmod 755 /root/tool;"
+            ' mender-artifact write module-image -T app -t test -f /root/tool -n "$1" -o /root/artifact',
+            release,
+        )
+        shutil.move(tool.path("/root/artifact"), folder / "artifacts" / f"{release}.mender")
 
 
 def failed(alert: Alert) -> tuple[str, str, str]:
@@ -254,6 +276,21 @@ def not_committed(place: Place) -> None:
     assert failed(alerts["Deployment failed"])[:2] == ("release-4", "rolled-back")
 
 
+def by_a_module(place: Place) -> None:
+    """
+    No list has the module: what it runs, from the download on, is the client's. What it wrote is expected.
+    """
+    known = len(place.server.alerts())
+    deployment = place.deploy("release-5")
+    assert place.boots(0) == []
+    log = place.device.run("cat /data/mender/deployments.0001.*.log")
+    assert place.outcome(deployment) == "success", log
+    closed = [alert["name"] for alert in place.server.alerts()[known:]]
+    assert closed == ["Deployment failed"] * len(closed)  # the OK of those before
+    assert all(alert["level"] == "OK" for alert in place.server.alerts()[known:])
+    assert "/opt/app/brought" not in place.device.run("mender-monitorctl status")
+
+
 @pytest.mark.skipif(
     not os.environ.get("MENDER_MONITOR_SLOTS"), reason="minutes: set MENDER_MONITOR_SLOTS=yes"
 )
@@ -266,3 +303,4 @@ def test_updates_of_the_root_file_system(tmp_path: Path) -> None:
         to_the_other_slot(place)
         to_a_slot_that_does_not_boot(place)
         not_committed(place)
+        by_a_module(place)
