@@ -3,100 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import resource
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mender_monitor_py import holding
-from mender_monitor_py.alertstate import Limits
 from mender_monitor_py.deployed import Evidence
 from mender_monitor_py.hold import Hold
-from mender_monitor_py.holding import META, PAYLOAD, REPLACED, Holding
-from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.holding import META, PAYLOAD, REPLACED
 from mender_monitor_py.host.host import Host
-from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Line, Observation, Stamp, Subject
-from mender_monitor_py.outbox import Limits as OutboxLimits
-from mender_monitor_py.outbox import Outbox
-from mender_monitor_py.quiet import Quiet
-from mender_monitor_py.recorder import CheckReport, Recorder
+from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.replacedfiles import ReplacedFile
-from tests.fakes.update_files import UpdateFiles
-
-SOON = 30.0
-PORTS, LOGIN, DEPLOYMENT = CheckId("ports", "all"), CheckId("login", "root"), CheckId("deployment", "x")
-PORT = Observation(CRITICAL, "Unexpected open port tcp/1", Subject("tcp/1 nc", "ports", "open"), key="tcp/1")
-CLOSED = replace(PORT, level=OK)
-ENTERED = Observation(
-    CRITICAL,
-    "Root login over ssh",
-    Subject("root", "login", "accepted"),
-    Details("from 10.0.0.1", line_matching=Line(7, "Accepted password")),
-    event=True,
+from tests.fakes.holding_run import (
+    CLOSED,
+    DEPLOYMENT,
+    ENTERED,
+    FAILED,
+    LOGIN,
+    PORT,
+    PORTS,
+    Run,
+    ShiftedClock,
+    commit,
+    install,
+    running,
 )
-FAILED = Observation(CRITICAL, "Deployment failed", Subject("release-2", "deployment", "failed"))
-
-
-class ShiftedClock(Clock):
-    """A clock in a boot of the test's choice, *ahead* seconds from now."""
-
-    def __init__(self, boot: str = "boot-1", ahead: float = 0.0) -> None:
-        super().__init__()
-        self.boot, self.ahead = boot, ahead
-
-    def boottime(self) -> float:
-        return super().boottime() + self.ahead
-
-    def now(self) -> Stamp:
-        now = super().now()
-        return replace(now, boot_id=self.boot, wall=now.wall + self.ahead)
-
-
-class Run:
-    """A run of the part of the daemon that holds findings."""
-
-    def __init__(self, paths: Any, clock: Clock | None = None, grace: float = 1800.0) -> None:
-        self.clock = clock or ShiftedClock()
-        self.host = Host(paths, self.clock)
-        self.outbox = Outbox(paths.outbox, OutboxLimits(), self.clock)
-        self.recorder = Recorder(self.outbox, self.clock, Limits(60, 8), lambda: None, lambda: None)
-        self.recorder.load()
-        self.holding = Holding(self.host, self.outbox, self.recorder.run_in_worker, grace, self._changed)
-        self.holding.start()
-        self._changed()
-
-    def check(self, check: CheckId, expires_after: float | None = None) -> CheckReport:
-        return self.recorder.start(check, expires_after)
-
-    def alerts(self) -> list[tuple[str, str]]:
-        return [(record.alert.level, record.alert.name) for record in self.outbox.records()]
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(SOON):
-            while not condition():
-                await asyncio.sleep(0.02)  # other things than the recorder are waited for, too
-
-    def _changed(self) -> None:
-        self.recorder.set_quiet(Quiet(held=self.holding.held))
-
-    async def end(self, *, crash: bool = False) -> None:
-        await self.recorder.run_in_worker(lambda: None)
-        await self.holding.aclose()
-        if crash:  # nothing gets to the disk any more
-            self.outbox.commit = lambda changes: None  # type: ignore[method-assign]
-        else:
-            self.holding.settle()
-        await self.recorder.close()
-        await self.host.aclose()
-        self.outbox.close()
+from tests.fakes.update_files import UpdateFiles
 
 
 @pytest.fixture(autouse=True)
@@ -108,25 +43,6 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def client(paths: Any, request: pytest.FixtureRequest) -> UpdateFiles:
     paths.run.mkdir(parents=True, exist_ok=True)
     return UpdateFiles(paths.mender, request.param)
-
-
-@asynccontextmanager
-async def running(paths: Any, **options: Any) -> AsyncIterator[Run]:
-    run = Run(paths, **options)
-    try:
-        yield run
-    finally:
-        await run.end()
-
-
-def install(client: UpdateFiles, deployment: str = "d-1") -> None:
-    client.begin(deployment)
-    client.phase("update-install")
-
-
-def commit(client: UpdateFiles) -> None:
-    client.phase("update-commit")
-    client.end(success=True, artifact="release-2")
 
 
 def test_what_is_gone_by_the_end_is_not_told(paths: Any, client: UpdateFiles) -> None:
@@ -545,14 +461,6 @@ def test_lists_that_cannot_be_followed_hold_nothing_back(
     asyncio.run(story())
 
 
-def test_what_a_deployment_is_called_obeys_nobody() -> None:
-    """
-    Its name goes to the log.
-    """
-    hold = Hold("d-1", "release\n<3>all is well\x1b[2J", "b", Stamp("boot-0", 10.0, 0.0, False), "1")
-    assert hold.label.isprintable() and hold.artifact not in hold.label
-
-
 def test_no_grace_is_no_hold(paths: Any, client: UpdateFiles) -> None:
     """
     DEPLOYMENT_GRACE=0: everything is told at once.
@@ -566,159 +474,3 @@ def test_no_grace_is_no_hold(paths: Any, client: UpdateFiles) -> None:
             await run.until(run.alerts)
 
     asyncio.run(story())
-
-
-def test_a_device_that_boots_again_and_again_is_heard() -> None:
-    """
-    Without a clock that is set a hold lasts for some boots, not for ever.
-    """
-    hold = Hold("d-1", "a", "b", Stamp("boot-0", 10.0, 0.0, False), "1")
-    boots = 0
-    while hold.left(1800, Stamp(f"boot-{boots}", 20.0, 0.0, False)):
-        boots += 1
-        for _ in range(3):  # that the daemon starts again in the same boot is no other boot
-            hold = hold.resumed(Stamp(f"boot-{boots}", 5.0, 0.0, False))
-        assert boots < 10 and Hold.from_text(hold.to_text()) == hold
-    assert boots == 5
-
-
-def test_the_time_of_a_hold_counts_over_a_reboot_without_a_clock() -> None:
-    """
-    What was counted at the end of one boot is counted in the next; when it began stays known.
-    """
-    began = Stamp("boot-0", 10.0, 0.0, False)
-    hold = Hold("d-1", "a", "b", began, "1", spent=1000.0, counted=Stamp("boot-0", 1010.0, 1000.0, False))
-    hold = hold.resumed(Stamp("boot-1", 5.0, 0.0, False))
-    assert hold.left(1800, Stamp("boot-1", 100.0, 95.0, False)) == 700 and hold.began == began
-    assert Hold.from_text(hold.to_text()) == hold
-
-
-BEGUN = Hold("d-1", "a", "b", Stamp("boot-0", 10.0, 2e9, True), "1", counted=Stamp("boot-0", 10.0, 2e9, True))
-ODD = st.none() | st.booleans() | st.integers() | st.text() | st.floats() | st.lists(st.integers())
-
-
-@settings(max_examples=500)
-@given(st.sampled_from([*asdict(BEGUN), "later"]), st.sampled_from([*asdict(BEGUN.began), ""]), ODD)
-def test_what_another_version_kept_is_a_hold_or_none(key: str, part: str, value: object) -> None:
-    """
-    The daemon starts whatever it finds there, and holds nothing for longer than it may.
-    """
-    stored = {**asdict(BEGUN), "payload_types": []}
-    stored[key] = {**stored[key], part: value} if part and isinstance(stored.get(key), dict) else value
-    hold = Hold.from_text(json.dumps(stored))
-    if hold is not None:
-        now = Stamp("boot-1", 5.0, 2e9, True)
-        assert 0 <= hold.resumed(now).left(1800, now) <= 1800
-        assert hold.label.isprintable() and Hold.from_text(hold.to_text()) == hold
-    assert key != "later" or hold == BEGUN
-
-
-@pytest.mark.parametrize("ahead", [-5, 0, 5])
-def test_a_clock_that_was_years_off_makes_no_hold_endless(ahead: int) -> None:
-    """
-    It began by a clock of another decade, and the device has booted: the hold ends all the same.
-    """
-    years = ahead * 365 * 86400.0
-    hold = Hold("d-1", "a", "b", Stamp("boot-0", 10.0, 2e9 + years, True), "1")
-    hold = hold.resumed(Stamp("boot-1", 5.0, 2e9, True))
-    left = hold.left(1800, Stamp("boot-1", 100.0, 2e9 + 95, True))
-    assert left == (1800 - 95 if ahead >= 0 else 0)
-    assert hold.left(1800, Stamp("boot-1", 2000.0, 2e9 + 1995, True)) == 0
-
-
-def test_the_payload_is_read_with_all_in_it(tmp_path: Path) -> None:
-    """
-    A file, and a compressed archive with a set-uid program in it; the file may be gone by then.
-    """
-    import hashlib
-    import sys
-    import tarfile
-
-    (tmp_path / "tool").write_bytes(b"tool")
-    (tmp_path / "tool").chmod(0o4755)
-    subprocess.run(
-        ["tar", "-C", tmp_path, "-czf", tmp_path / "a.tar.gz", "tool"], check=True, capture_output=True
-    )
-    with tarfile.open(tmp_path / "long.tar", "w", format=tarfile.PAX_FORMAT) as archive:
-        # No file is called so, and the answer would be no line.
-        archive.addfile(tarfile.TarInfo("x" * 300_000))
-        archive.addfile(tarfile.TarInfo("behind"))
-    (tmp_path / "plain").write_bytes(b"plain")
-    files = [[str(tmp_path / name), name] for name in ("a.tar.gz", "long.tar", "plain", "none")]
-    done = subprocess.run(
-        [sys.executable, "-m", "mender_monitor_py.payload"],
-        input=json.dumps({"files": files}).encode() + b"\n",
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    found = {name: (sha256, mode) for sha256, name, mode in map(json.loads, done.stdout.splitlines())}
-    assert found["tool"] == (hashlib.sha256(b"tool").hexdigest(), 0o4755)
-    assert found["plain"][0] == hashlib.sha256(b"plain").hexdigest()
-    assert set(found) == {"a.tar.gz", "tool", "long.tar", "behind", "plain"}
-
-
-def test_what_grows_when_it_is_unpacked_is_read_in_little_memory(tmp_path: Path) -> None:
-    """
-    A few KiB of each format may be a hundred MiB of zeros, and the watcher's service has 96 MiB in all.
-    """
-    import bz2
-    import gzip
-    import io
-    import lzma
-    import sys
-    import tarfile
-
-    plain = tmp_path / "plain.tar"
-    with tarfile.open(plain, "w") as archive:
-        for name, size in (("zeros", 100 << 20), ("behind", 0)):
-            member = tarfile.TarInfo(name)
-            member.size = size
-            archive.addfile(member, io.BytesIO(bytes(size)))
-    data = plain.read_bytes()
-    (tmp_path / "gz").write_bytes(gzip.compress(data, 1))
-    (tmp_path / "bz2").write_bytes(bz2.compress(data, 1))
-    (tmp_path / "xz").write_bytes(lzma.compress(data, preset=1))
-    (tmp_path / "lzma").write_bytes(lzma.compress(data, format=lzma.FORMAT_ALONE))
-    (tmp_path / "damaged").write_bytes(gzip.compress(data, 1)[:1000] + b"x" * 1000)
-    names = ("gz", "bz2", "xz", "lzma", "damaged", "plain.tar")
-    request = json.dumps({"files": [[str(tmp_path / name), name] for name in names]})
-    peak = "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
-    done = subprocess.run(
-        [sys.executable, "-c", f"from mender_monitor_py import payload; payload.main(); {peak}"],
-        input=request.encode() + b"\n",
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    *lines, most = done.stdout.splitlines()
-    found = [json.loads(line)[1] for line in lines]
-    assert [name for name in found if name in names] == list(names)
-    assert found.count("zeros") >= 5 and found.count("behind") == 5
-    assert int(most) < 64 * 1024  # KiB
-
-
-def test_a_payload_with_an_endless_header_is_read_in_little_memory(tmp_path: Path) -> None:
-    """
-    A small file may say that a header of gigabytes comes: the archive ends there, the files behind it count.
-    """
-    import gzip
-    import sys
-    import tarfile
-
-    header = tarfile.TarInfo("x")
-    header.type, header.size = tarfile.XHDTYPE, 1 << 30
-    with gzip.open(tmp_path / "bomb", "wb", compresslevel=1) as file:
-        file.write(header.tobuf(tarfile.USTAR_FORMAT))
-        for _ in range(1 << 9):
-            file.write(bytes(1 << 20))
-    (tmp_path / "plain").write_bytes(b"plain")
-    request = json.dumps({"files": [[str(tmp_path / name), name] for name in ("bomb", "plain")]})
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    done = subprocess.run(
-        [sys.executable, "-m", "mender_monitor_py.payload"],
-        input=request.encode() + b"\n",
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    assert [json.loads(line)[1] for line in done.stdout.splitlines()] == ["bomb", "plain"]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    assert peak == before or peak < 400 * 1024  # KiB

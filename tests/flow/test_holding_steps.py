@@ -17,8 +17,8 @@ from mender_monitor_py.holding import META
 from mender_monitor_py.host import updates
 from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.paths import Paths
+from tests.fakes.holding_run import ENTERED, LOGIN, PORT, PORTS, Run, ShiftedClock
 from tests.fakes.update_files import UpdateFiles
-from tests.flow.test_holding import ENTERED, LOGIN, PORT, PORTS, Run, ShiftedClock
 
 STEPS = st.one_of(
     st.tuples(

@@ -56,6 +56,16 @@ def play(folder: Path, story: Callable[[Installation, Path], object]) -> None:
     asyncio.run(run())
 
 
+def play_on_tmpfs(folder: Path, story: Callable[[Installation, Path], object]) -> None:
+    """On a file system that has what fanotify needs, whatever the machine's own is."""
+
+    def scenario() -> None:
+        mount("tmpfs", folder)
+        play(folder, story)
+
+    in_own_mounts(scenario)
+
+
 @needs_root
 def test_who_writes_what_is_known(tmp_path: Path) -> None:
     """
@@ -82,12 +92,7 @@ def test_who_writes_what_is_known(tmp_path: Path) -> None:
         await made.end()
         assert not made.explains(process.pid)
 
-    def scenario() -> None:
-        # A file system that has what fanotify needs, whatever the machine's own is.
-        mount("tmpfs", tmp_path)
-        play(tmp_path, story)
-
-    in_own_mounts(scenario)
+    play_on_tmpfs(tmp_path, story)
 
 
 @needs_root
@@ -149,11 +154,7 @@ def test_who_removes_what_is_known(tmp_path: Path) -> None:
         await until(lambda: f"{place}/kept" in made.others)
         assert not [path for path in made.written | made.others if path.startswith(f"{place}/unknown/")]
 
-    def scenario() -> None:
-        mount("tmpfs", tmp_path)
-        play(tmp_path, story)
-
-    in_own_mounts(scenario)
+    play_on_tmpfs(tmp_path, story)
 
 
 @needs_root
@@ -178,11 +179,7 @@ def test_a_folder_too_deep_for_a_path_hides_nothing(tmp_path: Path) -> None:
         await until(lambda: f"{client.parent}/theirs" in made.others)
         assert len(list(Path("/proc/self/fd").iterdir())) == before
 
-    def scenario() -> None:
-        mount("tmpfs", tmp_path)
-        play(tmp_path, story)
-
-    in_own_mounts(scenario)
+    play_on_tmpfs(tmp_path, story)
 
 
 def test_a_flood_of_long_paths_fills_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,11 +251,7 @@ def test_what_was_written_last_is_read_at_the_end(tmp_path: Path) -> None:
         await made.collected()
         assert f"{client.parent}/theirs" in made.others
 
-    def scenario() -> None:
-        mount("tmpfs", tmp_path)
-        play(tmp_path, story)
-
-    in_own_mounts(scenario)
+    play_on_tmpfs(tmp_path, story)
 
 
 @needs_root
