@@ -62,8 +62,6 @@ def prepare(root: Chroot, url: str) -> None:
     """What all slots have; the server is at *url*."""
     know_server(root.root, update_client=True, settings="SEND_ALERT_MAX_INTERVAL_S=0\n")
     prepare_slots(root, url)
-    write(root.path(MODULE), MODULE_TEXT)
-    root.path(MODULE).chmod(0o755)
     services = {
         "app": "/opt/app/daemon infinity",
         "server": f"/opt/app/server -c '{LISTENS.format(8081)}'",
@@ -281,6 +279,8 @@ def by_a_module(place: Place) -> None:
     No list has the module: what it runs, from the download on, is the client's. What it wrote is expected.
     """
     known = len(place.server.alerts())
+    # It comes when the lists are there: what is installed by then is on them.
+    place.device.run(f"cat >{MODULE} <<'END'\n{MODULE_TEXT}END\nchmod 755 {MODULE}")
     deployment = place.deploy("release-5")
     assert place.boots(0) == []
     log = place.device.run("cat /data/mender/deployments.0001.*.log")
