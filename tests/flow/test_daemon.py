@@ -138,6 +138,7 @@ def test_states_survive_a_restart(paths, private_bus):
         await monitor.start()
         await monitor.until_state("service cron", OK)
         await monitor.until_state("service ssh", CRITICAL)
+        await monitor.until(lambda: len(monitor.alerts()) >= 3)
         assert monitor.alerts()[0] == (CRITICAL, NOT_RUNNING)
         assert sorted(monitor.alerts()[1:]) == [
             (CRITICAL, "Service ssh not running"),

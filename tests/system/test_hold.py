@@ -212,7 +212,7 @@ def old_software(device_is_well: Site) -> Iterator[None]:
     """Two services that no deployment restarts, in mount namespaces of their own."""
     device = device_is_well.device
     for folder in ("app", "other"):
-        unit = f"--unit=old-{folder} -p ProtectSystem=yes -p PrivateTmp=yes"
+        unit = f"--unit=old-{folder} -p ProtectSystem=yes -p PrivateTmp=yes -p Type=exec"
         device.run(f"systemd-run --quiet {unit} /opt/{folder}/old infinity")
         device.run(f"[ $(readlink /proc/$(pidof /opt/{folder}/old)/ns/mnt) != $(readlink /proc/1/ns/mnt) ]")
     device.run("mender-monitorctl baseline learn process all")
