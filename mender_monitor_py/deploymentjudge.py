@@ -14,7 +14,7 @@ from typing import Self
 
 from mender_monitor_py.deploymentevents import Event
 from mender_monitor_py.deploymentlog import DeploymentLog, fit
-from mender_monitor_py.updateprogress import Change, Outcome, Update, changed_device
+from mender_monitor_py.updateprogress import MANAGED, Change, Outcome, Update, changed_device
 from mender_monitor_py.updatestate import BROKEN
 
 MOST_JUDGED = 64
@@ -124,6 +124,12 @@ class Memory:
     def artifact_of(self, deployment: str) -> str:
         """The artifact of a managed *deployment* that was seen running; empty: not known."""
         return self.ran[1] if self.ran[0] == deployment else ""
+
+    def completed(self, event: Event) -> Event:
+        """*event* with the id of the deployment that was seen running, where its script did not find one."""
+        if event.mode != MANAGED or event.deployment or not event.artifact or event.artifact != self.ran[1]:
+            return event
+        return replace(event, deployment=self.ran[0])
 
     def has_judged(self, update: Update) -> bool:
         """Whether there is a verdict of *update*: one by hand has none from before it began."""

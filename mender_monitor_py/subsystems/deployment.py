@@ -261,6 +261,8 @@ class _Watch:
                 log.warning("%s is removed: %s", path, error)
                 spool.remove(path)
                 continue
+            if event is not None:
+                event = self._memory.completed(event)
             if event is None:
                 if age > 60:  # its writer ended before it was whole
                     spool.remove(path)

@@ -25,11 +25,19 @@ _KEPT = 5
 
 
 class UpdateFiles:
-    """The files of a client whose datastore is *folder*."""
+    """The files of a client whose datastore is *folder*; *logs* is UpdateLogPath: without it, the same."""
 
-    def __init__(self, folder: Path, generation: Generation = "go", artifact: str = "release-1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        generation: Generation = "go",
+        artifact: str = "release-1",
+        *,
+        logs: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.logs = logs or folder
         self.generation = generation
         self.id = ""
         self._installer: subprocess.Popen[bytes] | None = None
@@ -137,11 +145,11 @@ class UpdateFiles:
     # How it is written
 
     def _log(self, age: int, deployment: str) -> Path:
-        return self.folder / f"deployments.{_NUMBER[self.generation] + age:04}.{deployment}.log"
+        return self.logs / f"deployments.{_NUMBER[self.generation] + age:04}.{deployment}.log"
 
     def _rotate(self) -> None:
         """A log of another deployment gets the next number; five are kept."""
-        for file in sorted(self.folder.glob("deployments.*.log"), reverse=True):
+        for file in sorted(self.logs.glob("deployments.*.log"), reverse=True):
             _, number, deployment, _ = file.name.split(".")
             age = int(number) - _NUMBER[self.generation] + 1
             if deployment == self.id:

@@ -91,6 +91,25 @@ def test_how_the_client_was_called(device, arguments, mode) -> None:
     assert bool(event.deployment) == (mode == "managed")
 
 
+@pytest.mark.parametrize("where", ["etc/mender/mender.conf", "var/lib/mender/mender.conf"])
+@pytest.mark.parametrize(
+    "text", ['{"UpdateLogPath": "%s"}', '{\n "A": 1,\n "UpdateLogPath" : "%s",\n "B": ""}\n']
+)
+def test_the_logs_are_in_another_folder(device, where, text) -> None:
+    """
+    The newer client puts them where it is told to. The id tells the daemon which one it is.
+    """
+    (device.root / "data/logs").mkdir(parents=True)
+    (device.root / "data/logs/deployments.0000.another-id.log").touch()
+    (device.root / where).parent.mkdir(parents=True, exist_ok=True)
+    (device.root / where).write_text(text % "/data/logs")
+    call(ALL[0], device.root, "daemon")
+    (file,) = device.deployment_spool.iterdir()
+    event = deploymentevents.parse(file.read_bytes())
+    assert event is not None
+    assert event.deployment == "another-id"
+
+
 def test_the_other_slot_has_no_monitor(device) -> None:
     """There only the data partition is the same."""
     shutil.move(device.state, device.root / "data/mender-monitor")

@@ -298,6 +298,33 @@ def test_a_failure_that_several_ways_tell_is_one(paths, generation) -> None:
     assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
 
 
+@pytest.mark.parametrize("deployment_id", ["d1", ""])
+def test_several_ways_and_the_logs_in_another_folder(paths, deployment_id) -> None:
+    """
+    By UpdateLogPath, which a script that came within an artifact may not follow: it does not tell the id.
+    """
+    logs = paths.root / "data/logs"
+    logs.mkdir(parents=True)
+    paths.mender_conf.parent.mkdir(parents=True)
+    paths.mender_conf.write_text(json.dumps({"UpdateLogPath": "/data/logs"}))
+    client, report = UpdateFiles(paths.mender, "cpp", logs=logs), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1")
+            await moment()
+            script(paths, "ArtifactInstall_Error", "managed", artifact="release-2", deployment=deployment_id)
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+            script(paths, "ArtifactFailure_Enter", "managed", artifact="release-2", deployment=deployment_id)
+            await asyncio.sleep(0.5)
+            assert not list(paths.deployment_spool.iterdir())
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+    assert "deployment: d1" in report.alerts[0].details.description
+
+
 @GENERATIONS
 def test_no_log_at_all(paths, generation) -> None:
     """The client writes none while the disk is full."""
