@@ -54,6 +54,11 @@ class State:
         return self.last is not None and self.last.bad
 
     @property
+    def kept_back(self) -> bool:
+        """Bad, and the server was not told: it began in a silence, or while something was installed."""
+        return self.bad and self.told == OK and not self.told_flapping
+
+    @property
     def idle(self) -> bool:
         """Good, told so, and with no change left to remember: nothing needs to be kept."""
         return not (self.bad or self.told_flapping or self.changes) and self.told == OK

@@ -402,3 +402,7 @@ class CheckReport:
     def is_bad(self, key: str = "") -> bool:
         state = self._record.states.get(key)
         return state is not None and state.bad
+
+    def is_kept_back(self, key: str = "") -> bool:
+        state = self._record.states.get(key)
+        return state is not None and state.kept_back

@@ -105,6 +105,9 @@ class Report(Protocol):
     def is_bad(self, key: str = "") -> bool:
         """Whether the finding *key* is bad at this moment."""
 
+    def is_kept_back(self, key: str = "") -> bool:
+        """Whether it is bad and the server was not told so yet: the check is silent, or held."""
+
 
 class Check(ABC):
     """

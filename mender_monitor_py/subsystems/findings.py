@@ -56,12 +56,16 @@ class Findings:
 
         Not *fresh*: it is a second one within the same period, for which *limit* counts. Raises OutboxError.
         """
+        found = list(found)
         if fresh:
             self._room = self._limit
+        stood_for = self._take_back(found)
         keys = {BASELINE}
         for seen in found:
             keys.add(seen.key)
             self.see(seen)
+        if self._summed == stood_for:
+            self._rest, self._waiting = [], 0
         await self.summarise()
         self._summed &= keys
         if self._summed:
@@ -69,6 +73,19 @@ class Findings:
         self._resumed = False
         self._report.gone(keys, cleared)
         self._report.known()
+
+    def _take_back(self, found: Collection[Observation]) -> set[str] | None:
+        """
+        A summary that nobody was told yet, in a silence or a hold, is made anew of what is *found* now.
+
+        Else the one finding that is left of many would be told by the names of the others. The keys that it
+        stood for until now; None: it has been told, or there is none.
+        """
+        if not self._report.is_kept_back(self._summary.key):
+            return None
+        stood_for, self._summed, self._resumed = self._summed, set(), False
+        self._room = max(self._limit - sum(self._report.is_kept_back(seen.key) for seen in found), 0)
+        return stood_for
 
     def see(self, seen: Observation, memory: str | None = None) -> bool:
         """
@@ -118,7 +135,7 @@ class Findings:
             cleared="None of the findings that were summed up is left",
             cleared_status="none",
         )
-        told_before = self._report.is_bad(self._summary.key)
+        told_before = self._report.is_bad(seen.key) and not self._report.is_kept_back(seen.key)
         if memory is not None or not told_before:
             self._report.observe(seen, memory)
         if told_before:  # further ones: a repetition is not sent by itself

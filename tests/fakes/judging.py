@@ -68,6 +68,10 @@ class JudgingReport:
         state = self.states.get(key)
         return state is not None and state.bad
 
+    def is_kept_back(self, key: str = "") -> bool:
+        state = self.states.get(key)
+        return state is not None and state.kept_back
+
     @property
     def open(self) -> list[str]:
         """The names of the alerts that are CRITICAL and not cleared, sorted."""

@@ -60,6 +60,9 @@ class KeptReport:
     def is_bad(self, key: str = "") -> bool:
         return next((seen.bad for seen in reversed(self.observed) if seen.key == key), False)
 
+    def is_kept_back(self, key: str = "") -> bool:
+        return False
+
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until *condition* holds after something was told. Raises TimeoutError."""
         async with asyncio.timeout(SOON):

@@ -16,6 +16,7 @@ from mender_monitor_py.model import CRITICAL, OK, CheckId, Observation, Stamp, S
 from mender_monitor_py.outbox import Changes
 from mender_monitor_py.quiet import Quiet
 from mender_monitor_py.recorder import LOOK_S, CheckReport, Recorder
+from mender_monitor_py.subsystems.findings import Findings
 
 CHECK = CheckId("ports", "all")
 EXPIRES = 30.0
@@ -34,10 +35,12 @@ class Kept:
 
     def __init__(self) -> None:
         self.alerts: list[tuple[str, str]] = []
+        self.details: list[str] = []
         self._states: dict[tuple[CheckId, str], str] = {}
 
     def commit(self, changes: Changes) -> None:
         self.alerts += [(alert.name, alert.level) for alert, _ in changes.alerts]
+        self.details += [alert.details.description for alert, _ in changes.alerts]
         for place, state in changes.states.items():
             if state is None:
                 self._states.pop(place, None)
@@ -178,3 +181,48 @@ def test_a_silence_that_ended_while_the_daemon_was_away(steps, wanted) -> None:
         return world.store.alerts
 
     assert [level for _, level in asyncio.run(story())] == wanted
+
+
+def test_the_one_that_is_left_of_many_is_told_by_its_own_name() -> None:
+    """
+    More than has an alert each is found in a hold: the deployment's own, none by its end, and another one.
+    """
+
+    async def story() -> list[tuple[str, str]]:
+        world = World()
+        await world.do(("hold",))
+        findings = Findings(world.report, 2, "Many bad things", "all")
+        files = [f"file-{number:02}" for number in range(20)]
+        await findings.look(map(found, [*files, "z"]), "gone")
+        await findings.look(map(found, [*files, "z"]), "gone", fresh=False)
+        await findings.look(map(found, ["z"]), "gone", fresh=False)
+        await world.do(("release",))
+        await world.end()
+        return world.store.alerts
+
+    assert asyncio.run(story()) == [("Bad z", CRITICAL)]
+
+
+def test_a_summary_that_was_kept_back_names_those_that_are_left() -> None:
+    """
+    After a restart in the hold, too, when it is not known any more what it stood for.
+    """
+
+    async def story() -> World:
+        world = World()
+        await world.do(("hold",))
+        await Findings(world.report, 2, "Many bad things", "all").look(map(found, "abcdefgh"), "gone")
+        await world.do(("restart", True))
+        await Findings(world.report, 2, "Many bad things", "all").look(map(found, "efgh"), "gone")
+        await world.do(("release",))
+        await world.end()
+        return world
+
+    store = asyncio.run(story()).store
+    assert sorted(store.alerts) == [(name, CRITICAL) for name in ("Bad e", "Bad f", "Many bad things")]
+    text = next(text for text in store.details if "findings" in text)
+    assert text == "2 more findings at once:\nBad g (g)\nBad h (h)"
+
+
+def found(name: str) -> Observation:
+    return Observation(CRITICAL, f"Bad {name}", Subject(name, "test", "bad"), key=name)
