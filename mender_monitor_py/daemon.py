@@ -104,10 +104,10 @@ class Daemon:
             self._outbox,
             self._recorder.run_in_worker,
             self._settings.deployment_grace,
-            self._quiet_changed,
+            self._judge_quiet,
         )
         self._holding.start()
-        self._read_silences()
+        self._judge_quiet()
         self._settle_soon()  # what is left of the silences of earlier boots, by whatever clock they had
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         loop.add_signal_handler(signal.SIGUSR1, self._sender.send_now)
@@ -220,15 +220,17 @@ class Daemon:
 
     def _look_at_outbox(self) -> None:
         self._sender.wake()
-        self._read_silences()
+        self._judge_quiet()
 
-    def _read_silences(self) -> None:
+    def _judge_quiet(self) -> None:
+        """A silence, or the hold, may be another. Never one without the other: what is due would be told."""
         now = self._clock.now()
         try:
             silences = silence.active(self._outbox, now)
         except MonitorError as error:
             log.error("%s", error)
             self._outbox_wait = OUTBOX_RETRY_S
+            self._recorder.set_quiet(replace(self._recorder.quiet, held=self._holding.held))
             return
         self._outbox_wait = GATHER_S
         until = {check: now.boottime + one.left for check, one in silences.checks.items()}
@@ -241,9 +243,6 @@ class Daemon:
         log.info("the wall clock was set")
         self._settle_soon()
         self._sender.wake()
-
-    def _quiet_changed(self) -> None:
-        self._recorder.set_quiet(replace(self._recorder.quiet, held=self._holding.held))
 
     def _settle_soon(self) -> None:
         self._job(self._recorder.run_in_worker(self._settle))

@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 
 from mender_monitor_py import __version__, silence
+from mender_monitor_py.alertstate import State, encode
+from mender_monitor_py.hold import Hold
+from mender_monitor_py.holding import META
 from mender_monitor_py.host.clock import Clock
-from mender_monitor_py.model import CRITICAL, OK, CheckId
+from mender_monitor_py.model import CRITICAL, OK, CheckId, Observation, Subject
+from mender_monitor_py.outbox import Changes
 from tests.fakes.fake_systemd import FakeSystemd
 from tests.fakes.monitor import PROJECT, Monitor
 
@@ -230,6 +234,32 @@ def test_a_slow_disk_keeps_nothing_from_the_daemon(paths, private_bus):
             assert done.returncode == 0
             async with asyncio.timeout(10):
                 await monitor.until_alerts((CRITICAL, NOT_RUNNING))
+
+    watch(paths, private_bus, story, start=False)
+
+
+def test_a_silence_outlives_a_hold_that_an_earlier_run_has_left(paths, private_bus):
+    """
+    What was kept back for both of them waits for the end of the longer one, over a restart of the daemon.
+    """
+    clock, check = Clock(), CheckId("login", "root")
+    now = clock.now()
+    login = Observation(CRITICAL, "Root login over ssh", Subject("root", "login", "accepted"), event=True)
+    state = State(last=login, since=now.boottime, seen_at=now.boottime, untold=login.details)
+    hold = Hold("d-1", "release-2", "release-1", now, "", ("single-file",), over=True)
+
+    async def story(monitor: Monitor, systemd: FakeSystemd) -> None:
+        monitor.create("login", "root")
+        with monitor.another_program() as outbox:
+            silence.begin(outbox, None, 3600, "move", now)
+            outbox.set_meta(META, hold.to_text())
+            outbox.commit(Changes(states={(check, ""): encode(state, now)}))
+        await monitor.start()
+        await monitor.until_state("service cron", OK)
+        assert monitor.alerts() == []
+        with monitor.another_program() as outbox:
+            silence.end_all(outbox)
+        await monitor.until_alerts((CRITICAL, login.name))
 
     watch(paths, private_bus, story, start=False)
 
