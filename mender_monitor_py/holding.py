@@ -195,10 +195,15 @@ class Holding:
             self._host.installation.prepare()
 
     async def _give_up(self) -> None:
-        """One has ended before it changed anything; the next one may have begun by now."""
-        if self._hold is None and self._host.updates.current is None:
+        """One has ended before it changed anything. The next one may have begun by now, or meanwhile."""
+        if self._idle:
             await self._host.installation.end()
+        if self._idle:
             self._host.installation.forget()
+
+    @property
+    def _idle(self) -> bool:
+        return self._hold is None and self._host.updates.current is None
 
     def _new_image(self) -> Image | None:
         """The root file system that came with the deployment, if it runs now. It may be given up yet."""

@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -106,23 +106,24 @@ class Installation:
 
     async def collected(self) -> None:
         """It has ended. Returns when what it did is known."""
-        await self._stop()
+        await _ended(self._unwatch())
         await self._read_files()
         self._close_files()
 
     async def end(self) -> None:
-        """What it leads to has been seen, too."""
-        await self.collected()
+        """What it leads to has been seen, too. The next one may begin before this returns."""
+        tasks = self._unwatch()
         self.active = self.followed = False
+        await _ended(tasks)
+        await self._read_files()
+        self._close_files()
 
     async def aclose(self) -> None:
         """The daemon ends. The artifact's files are read if that does not take long."""
-        await self._stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_READ_S):
-                await self._read_files()
+                await self.end()
         self._close_files()
-        self.active = self.followed = False
 
     def explains(self, pid: int) -> bool:
         """Whether *pid* is the update client, or was started by it, directly or not, while it is at work."""
@@ -174,8 +175,8 @@ class Installation:
                 return is_at(path, runs.st_dev, runs.st_ino) and self._procfs.user_id(pid) == os.geteuid()
         return False
 
-    async def _stop(self) -> None:
-        """Watch no more. All of it at once, before anything is awaited: another one may begin meanwhile."""
+    def _unwatch(self) -> list[asyncio.Task[None]]:
+        """Watch no more, all of it at once: another one may begin soon. Gives what has yet to end."""
         self._collecting = False
         if self._events is not None:
             self._events.drain()
@@ -190,8 +191,7 @@ class Installation:
             self._undo()
             self._undo = None
         self._processes.follow(())
-        if tasks:
-            await asyncio.wait(tasks)
+        return tasks
 
     # Its processes
 
@@ -304,6 +304,11 @@ class Installation:
                 log.warning("the artifact's files cannot be read: %s", error)
                 return
             self._read.update((number, states[number]) for number in unread if number in self._files)
+
+
+async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _came_with(image: Image, file: str) -> bool:

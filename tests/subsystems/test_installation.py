@@ -408,3 +408,24 @@ def test_one_right_behind_another_has_nothing_of_it(tmp_path: Path, monkeypatch:
         assert not [names for names in made.payload.values() if "old" in names]
 
     play(tmp_path, story)
+
+
+@pytest.mark.parametrize("installs", [False, True])
+def test_one_that_begins_while_the_other_ends_is_followed(tmp_path: Path, *, installs: bool) -> None:
+    """
+    A download that failed, and the next attempt at the very moment: its processes are the client's.
+    """
+
+    async def story(made: Installation, client: Path) -> None:
+        made.prepare()
+        await asyncio.sleep(0)  # it has begun to listen
+        ending = asyncio.create_task(made.end())
+        await asyncio.sleep(0)
+        made.begin() if installs else made.prepare()
+        await ending
+        assert (made.followed, made.active) == (True, installs)
+        with subprocess.Popen([client, "-c", "read line"], stdin=subprocess.PIPE) as process:
+            await until(lambda: made.explains(process.pid))
+            process.communicate(b"\n")
+
+    play(tmp_path, story)
