@@ -63,6 +63,7 @@ class Holding:
         self._alarm = Alarm(self._look_at_the_clock)
         self._undo: Callable[[], None] = lambda: None
         self._jobs: set[asyncio.Task[None]] = set()
+        self._writings: set[asyncio.Task[None]] = set()
         self._finishing: asyncio.Task[None] | None = None
         self._collecting = False  # what the deployment that has ended did
         self._next: Stamp | None = None  # when another one began meanwhile
@@ -126,10 +127,10 @@ class Holding:
                 task.cancel()
         if self._hold is not None:
             await self._host.installation.aclose()
-            payload = json.dumps(self._host.installation.payload)
-            await self._write(lambda: self._store(PAYLOAD, payload))
+            self._keep(PAYLOAD, json.dumps(self._host.installation.payload))
         else:
             await self._host.installation.end()
+        await asyncio.gather(*self._writings)
 
     def settle(self) -> None:
         """Write down how long the hold has lasted: a reboot may lose the time. Raises OutboxError."""
@@ -261,7 +262,7 @@ class Holding:
         self._finishing = None
         self._take(None)
         self._host.installation.forget()
-        self._job(self._write(lambda: self._store(PAYLOAD, "")))
+        self._keep(PAYLOAD, "")
         if self._host.updates.current is not None:
             self._prepare()
 
@@ -270,8 +271,14 @@ class Holding:
     def _take(self, hold: Hold | None) -> None:
         self._hold = hold
         text = hold.to_text() if hold is not None else ""
-        self._job(self._write(lambda: self._store(META, text)))
+        self._keep(META, text)
         self._look_at_the_clock()
+
+    def _keep(self, key: str, text: str) -> None:
+        """Have *text* stored, before the daemon ends: a disk may be slow."""
+        task = asyncio.get_running_loop().create_task(self._write(lambda: self._store(key, text)))
+        self._writings.add(task)
+        task.add_done_callback(self._writings.discard)
 
     def _store(self, key: str, text: str) -> None:
         try:
@@ -340,8 +347,7 @@ class Holding:
     def _add_replaced(self, files: Iterable[ReplacedFile]) -> None:
         replaced, boot = self._host.replaced, self._host.clock.now().boot_id
         replaced.add(files)
-        text = to_text(replaced.files, boot)
-        self._job(self._write(lambda: self._store(REPLACED, text)))
+        self._keep(REPLACED, to_text(replaced.files, boot))
 
 
 def _payload(text: str) -> dict[str, dict[str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.fakes.holding_run import (
     LOGIN,
     PORT,
     PORTS,
+    SOON,
     Run,
     ShiftedClock,
     commit,
@@ -472,5 +474,30 @@ def test_no_grace_is_no_hold(paths: Any, client: UpdateFiles) -> None:
             await run.until(lambda: run.host.updates.current is not None)
             run.check(PORTS).observe(PORT)
             await run.until(run.alerts)
+
+    asyncio.run(story())
+
+
+def test_a_slow_disk_loses_nothing_of_a_hold(paths: Any, client: UpdateFiles) -> None:
+    """
+    The daemon ends before it is written down that the deployment has begun.
+    """
+
+    async def story() -> None:
+        run = Run(paths)
+        written = threading.Event()
+
+        def wait() -> None:
+            written.wait(SOON)
+
+        slow = asyncio.create_task(run.recorder.run_in_worker(wait))
+        install(client)
+        await run.until(lambda: run.holding.held)
+        ending = asyncio.create_task(run.holding.aclose())
+        await asyncio.sleep(0.05)
+        written.set()
+        await asyncio.gather(slow, ending)
+        assert Hold.from_text(run.outbox.meta(META)) is not None
+        await run.end()
 
     asyncio.run(story())
