@@ -212,6 +212,15 @@ class Holding:
         new = hold is not None and _IMAGE in hold.payload_types and hold.device != _root_device()
         return self._image() if new else None
 
+    def _image_of(self, hold: Hold) -> Image | None:
+        """
+        The root file system that came with a deployment that was committed; None: none did.
+
+        By hand that may be done before the device has booted into it: what runs is the old one then.
+        """
+        booted = bool(hold.id or hold.boots)
+        return self._image() if booted and _IMAGE in hold.payload_types else None
+
     def _image(self) -> Image:
         """The root file system that runs now."""
         now = self._host.clock.now()
@@ -318,7 +327,7 @@ class Holding:
             payload=installation.payload,
             written=frozenset(installation.written),
             others=frozenset(installation.others),
-            image=self._image() if _IMAGE in hold.payload_types else None,
+            image=self._image_of(hold),
             packages=True,
             watched=happened(self._watched, now) if self._watched is not None else None,
         )

@@ -478,6 +478,35 @@ def test_no_grace_is_no_hold(paths: Any, client: UpdateFiles) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("booted", [False, True])
+def test_an_image_that_was_not_booted_explains_nothing(
+    paths: Any, monkeypatch: pytest.MonkeyPatch, booted: bool
+) -> None:
+    """
+    Who commits it by hand without a reboot still runs the old root file system, with all that is wrong there.
+    """
+    known: list[Evidence] = []
+
+    async def rebaseline(_: Host, hold: Hold, evidence: Evidence) -> list[ReplacedFile]:
+        known.append(evidence)
+        return []
+
+    monkeypatch.setattr(holding, "rebaseline", rebaseline)
+    client = UpdateFiles(paths.mender, "cpp")
+
+    async def story() -> None:
+        async with running(paths) as run:
+            client.standalone("release-2", PayloadTypes=["rootfs-image"])
+            await run.until(lambda: run.holding.held)
+        async with running(paths, clock=ShiftedClock("boot-2" if booted else "boot-1", 60)) as run:
+            client.installed("release-2")
+            client.standalone(None)
+            await run.until(lambda: known)
+        assert (known[0].image is not None) == booted
+
+    asyncio.run(story())
+
+
 def test_a_slow_disk_loses_nothing_of_a_hold(paths: Any, client: UpdateFiles) -> None:
     """
     The daemon ends before it is written down that the deployment has begun.
