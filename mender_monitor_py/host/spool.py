@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -28,8 +29,9 @@ def read(folder: Path, limit: int) -> Iterator[tuple[Path, bytes, float]]:
         path = folder / name
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            remove(path)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                remove(path)
             continue
         try:
             status = os.fstat(fd)
