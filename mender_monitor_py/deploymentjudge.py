@@ -179,15 +179,52 @@ def by_log(
     )
 
 
-def by_store(change: Change, installed: str) -> Verdict | None:
-    """The verdict of a managed deployment that left no log. None: it cannot be told."""
-    update = change.update
-    if change.outcome in (None, Outcome.UNKNOWN):
-        return None
-    assert change.outcome is not None
-    success = change.outcome == Outcome.COMMITTED
-    phase = "" if success else _PHASES.get(change.failed_in, change.failed_in)
-    return Verdict(success, update.id, update.artifact, change.outcome, phase, installed)
+def without_end(
+    deployment: str,
+    log: DeploymentLog | None,
+    seen: Change | None,
+    events: Sequence[Event],
+    installed: str,
+    memory: Memory,
+) -> Verdict | None:
+    """
+    The verdict of a managed deployment that is over, and whose *log* has no end.
+
+    It left none, or the client logs errors only. *installed* is empty for one that others came after. None:
+    nothing tells that it failed, or was committed.
+    """
+    outcome = seen.outcome if seen is not None and seen.outcome is not None else Outcome.UNKNOWN
+    artifact = seen.update.artifact if seen is not None else ""
+    artifact = artifact or next((event.artifact for event in events if event.artifact), "")
+    artifact, before = artifact or memory.artifact_of(deployment), memory.installed
+    broken = bool(installed) and installed == artifact + BROKEN
+    if not artifact and installed.endswith(BROKEN) and installed != before:
+        artifact, broken = installed.removesuffix(BROKEN), True
+    if outcome == Outcome.COMMITTED:
+        return Verdict(True, deployment, artifact, outcome, installed=installed)
+    log = log or DeploymentLog()
+    failing = [event for event in events if event.failing]
+    if outcome == Outcome.UNKNOWN:
+        if not (failing or log.failed or log.aborted or broken):
+            return None
+        new = installed == artifact if artifact else installed != before
+        if new and installed and not installed.endswith(BROKEN):
+            return None  # it was an error on the way to a success
+
+    phase = next((event.state for event in failing if event.action == "Error"), "") or log.phase
+    if not phase and seen is not None and (changed_device(seen.failed_in) or outcome == Outcome.FAILED):
+        phase = seen.failed_in
+    downloaded = any(event.state == "Download" and event.action == "Leave" for event in events)
+    if broken:
+        outcome = Outcome.INCONSISTENT
+    elif outcome != Outcome.UNKNOWN:
+        pass
+    elif changed_device(phase) or (downloaded and installed):
+        outcome = Outcome.ROLLED_BACK  # else the client had marked the name
+    elif phase or (seen is not None and not seen.update.installing and not downloaded):
+        outcome, phase = Outcome.FAILED, phase or (seen.update.phase if seen is not None else "")
+    phase = _PHASES.get(phase, phase)
+    return Verdict(False, deployment, artifact, outcome, phase, installed, log.lines, log.aborted)
 
 
 def by_hand(change: Change | None, events: Sequence[Event], installed: str, left: str = "") -> Verdict | None:

@@ -37,6 +37,17 @@ _ABORTED = re.compile(
     r"|Could not send deployment status: Deployment was aborted on the server(: .*)?"
 )
 _ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)(?:[^\s/?#@\"']*@)?([^\s/?#\"']*)[^\s\"']*")
+# What the older client says of an error, at whatever level it logs, and the state that it was in.
+_OLDER_ERRORS = (
+    (re.compile(r"(?:Artifact install|Fetching Artifact headers) failed: "), "update-store"),
+    (
+        re.compile(r"(?:Artifact name|Compatible devices) in artifact is not what the server claims "),
+        "update-store",
+    ),
+    (re.compile(r"(?:[a-z]+ error: )?update commit failed: "), "update-commit"),
+    (re.compile(r"(?:[a-z]+ error: )?Update module terminated "), ""),
+)
+_OLDER_SCRIPT = re.compile(r"[a-z]+ error: .{0,200}state script\(s\) for (\w{1,64}) state: ")
 # What other logs do not have: tokens of devices and tenants, and signatures that have lost their address.
 _TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?")
 _KEY = re.compile(r"(?i)\b(tenant_?token\W{1,4}|(?:x-amz-)?(?:signature|credential)=)[^\s\"'&,;]+")
@@ -51,7 +62,9 @@ class DeploymentLog:
     *success* is None while it has no end. *phase* is the state that failed first; empty when the log does
     not tell. *rolled_back*: a rollback was begun. *artifact* is its name, as far as the log has it.
     *aborted*: it ended because the server had aborted it. *lines* are the last ones, made fit to be shown.
-    *began* is the wall time of its first line, in seconds since the epoch; 0: unknown.
+    *quiet*: the client logs warnings and errors only (``DaemonLogLevel``): such a log has no end. *failed*:
+    in a quiet one there is an error as one that fails has it. *began* is the wall time of its first line, in
+    seconds since the epoch; 0: unknown.
     """
 
     success: bool | None = None
@@ -61,6 +74,8 @@ class DeploymentLog:
     aborted: bool = False
     lines: tuple[str, ...] = ()
     began: float = 0.0
+    quiet: bool = False
+    failed: bool = False
 
 
 def parse(deployment: str, data: bytes, head: bytes = b"") -> DeploymentLog:
@@ -76,12 +91,14 @@ def parse(deployment: str, data: bytes, head: bytes = b"") -> DeploymentLog:
     first = _first(head or data)
     return DeploymentLog(
         reader.success,
-        reader.phase,
+        reader.phase or (reader.error_in if reader.quiet else ""),
         reader.rolled_back,
         reader.artifact or _artifact(head),
         reader.aborted,
         tuple(reader.lines),
         first,
+        reader.quiet,
+        reader.quiet and reader.failed,
     )
 
 
@@ -91,6 +108,9 @@ class _Reader:
     def __init__(self, deployment: str) -> None:
         self._deployment = deployment
         self.artifact = ""
+        self.quiet = True
+        self.failed = False
+        self.error_in = ""
         self.lines: deque[str] = deque(maxlen=LINES)
         self._begin()
 
@@ -101,6 +121,8 @@ class _Reader:
         self.rolled_back = False
 
     def read(self, level: str, message: str) -> None:
+        if level not in ("warning", "error", "fatal"):
+            self.quiet = False
         if level not in ("debug", "trace"):
             self.lines.append(f"{level}: {fit(message)}")
         if found := _STARTED.fullmatch(message):
@@ -119,6 +141,10 @@ class _Reader:
         elif level in ("error", "fatal"):
             if found := _MODULE.search(message) or _SCRIPT.search(message):
                 self._failed_in(found[1])
+                self.failed = True
+            elif (phase := _older_error(message)) is not None:
+                self.error_in = self.error_in or phase
+                self.failed = True
         elif (found := _ARTIFACT.search(message)) and not self.artifact:
             self.artifact = found[1]
 
@@ -143,6 +169,13 @@ def fit(message: str) -> str:
     """*message* as a person may see it: one bounded line, without secrets and the paths of addresses."""
     text = _ADDRESS.sub(rf"\1\2/{MASK}", message[: 4 * MAX_LINE])
     return shown((_TOKEN.sub(MASK, _KEY.sub(rf"\1{MASK}", text)),), MAX_LINE)
+
+
+def _older_error(message: str) -> str | None:
+    """The phase that an error of the older client names; empty: it names none. None: it is no such error."""
+    if found := _OLDER_SCRIPT.match(message):
+        return found[1]
+    return next((phase for pattern, phase in _OLDER_ERRORS if pattern.match(message)), None)
 
 
 def _line(data: bytes) -> tuple[str, str] | None:

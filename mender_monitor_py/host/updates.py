@@ -263,7 +263,7 @@ class Updates:
         seen, timer = self._ending
         found = self._log_of(seen.update.id)
         if not final:
-            open_log = found is not None and found.success is None
+            open_log = found is not None and found.success is None and not found.quiet
             if open_log or (not seen.update.id and self._stored.artifact == seen.before):
                 return
         timer.cancel()

@@ -11,15 +11,13 @@ import asyncio
 import logging
 from contextlib import closing, suppress
 from dataclasses import replace
-from pathlib import Path
 
 from mender_monitor_py import deploymentevents, deploymentjudge
 from mender_monitor_py.deploymentevents import Event
 from mender_monitor_py.deploymentjudge import Memory, Verdict
-from mender_monitor_py.deploymentlog import fit
+from mender_monitor_py.deploymentlog import DeploymentLog, fit
 from mender_monitor_py.duration import seconds
 from mender_monitor_py.errors import OutboxError, UnknownError
-from mender_monitor_py.host import inotify, spool
 from mender_monitor_py.host.deploymentlogs import LAST, LogFile
 from mender_monitor_py.host.deploymentlogs import read as read_log
 from mender_monitor_py.host.host import Host
@@ -27,8 +25,9 @@ from mender_monitor_py.model import Details, Line, Observation, Subject
 from mender_monitor_py.pidwatch import lifetime
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
+from mender_monitor_py.subsystems.deploymentwords import Word, Words
 from mender_monitor_py.subsystems.expected import wait
-from mender_monitor_py.updateprogress import STANDALONE, Change, Outcome, Update
+from mender_monitor_py.updateprogress import MANAGED, STANDALONE, Change, Outcome, Update
 from mender_monitor_py.updatestate import BROKEN
 
 FAILED, STUCK = "Deployment failed", "Deployment stuck"
@@ -66,18 +65,17 @@ class _Watch:
         self._check = check
         self._updates = host.updates
         self._clock = host.clock
-        self._inotify = host.inotify
         self._report = report
-        self._spool = host.paths.deployment_spool
         self._memory = Memory.from_text(report.memory)
-        self._taken: set[Path] = set()  # what the scripts wrote, and was judged
-        self._stored = True  # what came of it
-        self._awaited = 0.0  # until when their words are
         self._wake = asyncio.Event()
+        self._words = Words(host.paths.deployment_spool, host.inotify, self._wake.set)
+        self._stored = True  # what came of them
+        self._awaited = 0.0  # until when they are
         self._ended: list[Change] = []
         self._known_logs: dict[str, tuple[int, int]] = {}
+        self._quiet: dict[str, DeploymentLog] = {}  # those that will have no end, the oldest first
+        self._newest = ""
         self._moved = self._clock.boottime()
-        self._watch: inotify.Watch | None = None
         self._undo = self._updates.listen(self._changed, self._stirred)
         current = self._updates.current
         if current is not None:
@@ -87,7 +85,7 @@ class _Watch:
     async def run(self) -> None:
         while True:
             self._wake.clear()
-            self._watch_spool()
+            self._words.watch()
             patience = SAFETY_S
             # Where no client has ever run, nothing has failed.
             self._report.note("client", self._updates.unknown if self._updates.absent else "")
@@ -106,8 +104,7 @@ class _Watch:
 
     def close(self) -> None:
         self._undo()
-        if self._watch is not None:
-            self._watch.cancel()
+        self._words.close()
 
     # What is told
 
@@ -122,16 +119,6 @@ class _Watch:
         self._moved = self._clock.boottime()
         self._wake.set()
 
-    def _watch_spool(self) -> None:
-        """The scripts make the folder when they first need it."""
-        if self._watch is not None and self._watch.active:
-            return
-        with suppress(OSError):
-            self._spool.mkdir(mode=0o700, exist_ok=True)
-            self._watch = self._inotify.watch(
-                self._spool, inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO, lambda _: self._wake.set()
-            )
-
     # Judging
 
     async def _judge_logs(self) -> None:
@@ -142,6 +129,7 @@ class _Watch:
             for file in files
             if file.deployment in self._known_logs
         }
+        self._newest = files[0].deployment if files else ""
         fresh, unread = self._memory.fresh, None
         for file in reversed(files):
             if file.deployment in self._memory.judged or self._is_same(file):
@@ -149,13 +137,16 @@ class _Watch:
             try:
                 grows = file.deployment in self._known_logs
                 found = read_log(file, LAST) if grows else None
-                if found is None or found.success is not None:
+                if found is None or found.quiet or found.success is not None:
                     found = read_log(file)
             except UnknownError as error:  # it is tried again; the others are judged
                 unread = error
                 continue
             self._known_logs[file.deployment] = file.changed, file.size
+            self._quiet.pop(file.deployment, None)
             if found.success is None:
+                if found.quiet:
+                    self._quiet[file.deployment] = found
                 continue
             seen = self._take(file.deployment)
             self._memory = self._memory.with_judged(file.deployment)
@@ -168,10 +159,14 @@ class _Watch:
             raise unread
         if fresh:
             # A device that gets this check has its history, which is no news.
+            current = self._updates.current
+            for deployment in list(self._quiet):
+                if current is None or current.id != deployment:
+                    del self._quiet[deployment]
+                    self._memory = self._memory.with_judged(deployment)
             self._remember(replace(self._memory, installed=self._updates.artifact, fresh=False))
             if not self._updates.unknown:
-                for path, _, _ in spool.read(self._spool, 0):
-                    spool.remove(path)
+                self._words.forget()
 
     def _is_same(self, file: LogFile) -> bool:
         return self._known_logs.get(file.deployment) == (file.changed, file.size)
@@ -186,29 +181,30 @@ class _Watch:
         return Change(current) if current is not None and current.id == deployment else None
 
     async def _judge_the_rest(self) -> float:
-        """What has no log. Returns after how many seconds there may be more to judge."""
-        events, paths = self._events()
+        """What has no log, or one without an end. Returns after how many seconds there may be more."""
+        words = self._words.read(self._memory.completed, self._is_told)
         installed, left = self._updates.artifact, self._updates.left
+        of_logs = [word for word in words if word.event.deployment in self._quiet]
+        words = [word for word in words if word not in of_logs]
+        events = [word.event for word in words]
         if (patience := self._awaits_scripts(events)) > 0:
             return patience
         changes, self._ended = self._ended, []
-        verdict: Verdict | None = None
         for change in changes:
             if self._memory.has_judged(change.update):
                 continue
             if change.update.mode == STANDALONE:
                 verdict = deploymentjudge.by_hand(change, events, installed, left)
                 self._note_last(change.update.artifact)
-            else:
-                verdict = deploymentjudge.by_store(change, installed)
                 if verdict is not None:
-                    self._memory = self._memory.with_judged(change.update.id)
-            if verdict is not None:
-                await self._tell(verdict)
+                    await self._tell(verdict)
+            else:
+                await self._judge_without_end(change.update.id, change, of_logs, installed)
+        patience = await self._judge_quiet(of_logs, installed)
         by_hand = any(change.update.mode == STANDALONE for change in changes)
         if not events or by_hand:
-            self._remove(paths)
-            return await self._judge_name(installed)
+            self._words.judged(words, durable=self._stored)
+            return patience if patience < SAFETY_S else await self._judge_name(installed)
         if not self._updates.settled:
             return SAFETY_S
         youngest = min(self._age(event) for event in events)
@@ -224,8 +220,37 @@ class _Watch:
                 if verdict.id:
                     self._memory = self._memory.with_judged(verdict.id)
                 await self._tell(verdict)
-        self._remove(paths)
-        return await self._judge_name(installed)
+        self._words.judged(words, durable=self._stored)
+        return patience if patience < SAFETY_S else await self._judge_name(installed)
+
+    async def _judge_quiet(self, words: list[Word], installed: str) -> float:
+        """The logs that have no end, though nothing runs any more. Returns like the above."""
+        patience = SAFETY_S
+        if not self._updates.settled or self._updates.unknown:
+            return patience
+        for deployment in list(self._quiet):
+            # The client makes the log before it says that something runs.
+            age = self._clock.now().wall - self._known_logs[deployment][0] / 1e9
+            if 0 <= age < SETTLE_S:
+                patience = min(patience, SETTLE_S - age)
+                continue
+            is_newest = deployment == self._newest
+            await self._judge_without_end(deployment, None, words, installed if is_newest else "")
+        return patience
+
+    async def _judge_without_end(
+        self, deployment: str, seen: Change | None, words: list[Word], installed: str
+    ) -> None:
+        own = [word for word in words if word.event.deployment == deployment]
+        found = self._quiet.pop(deployment, None)
+        verdict = deploymentjudge.without_end(
+            deployment, found, seen, [word.event for word in own], installed, self._memory
+        )
+        if found is not None or verdict is not None:
+            self._memory = self._memory.with_judged(deployment)
+        if verdict is not None:
+            await self._tell(verdict)
+        self._words.judged(own, durable=self._stored)
 
     def _awaits_scripts(self, events: list[Event]) -> float:
         """The seconds for which to wait for their words: a busy device writes them after the client's own."""
@@ -249,32 +274,11 @@ class _Watch:
             self._remember(self._memory)
         return SAFETY_S
 
-    def _events(self) -> tuple[list[Event], list[Path]]:
-        """What the scripts wrote of what has no log, the oldest first. What is of no use is removed."""
-        events, paths = [], []
-        for path, data, age in spool.read(self._spool, deploymentevents.MAX_SIZE):
-            if path in self._taken:
-                continue
-            try:
-                event = deploymentevents.parse(data)
-            except ValueError as error:
-                log.warning("%s is removed: %s", path, error)
-                spool.remove(path)
-                continue
-            if event is not None:
-                event = self._memory.completed(event)
-            if event is None:
-                if age > 60:  # its writer ended before it was whole
-                    spool.remove(path)
-            elif event.deployment and event.mode == "managed" and self._has_log(event.deployment):
-                spool.remove(path)  # the log tells more
-            else:
-                events.append(event)
-                paths.append(path)
-        return deploymentevents.in_order(events), paths
-
-    def _has_log(self, deployment: str) -> bool:
-        return deployment in self._memory.judged or deployment in self._known_logs
+    def _is_told(self, event: Event) -> bool:
+        """Whether the log tells more."""
+        deployment = event.deployment
+        known = deployment in self._known_logs and deployment not in self._quiet
+        return event.mode == MANAGED and (deployment in self._memory.judged or known)
 
     def _age(self, event: Event) -> float:
         now = self._clock.now()
@@ -289,14 +293,6 @@ class _Watch:
     def _note_last(self, artifact: str) -> None:
         now = self._clock.now()
         self._memory = replace(self._memory, last=(artifact, now.boot_id, now.boottime, now.wall))
-
-    def _remove(self, paths: list[Path]) -> None:
-        """What they led to is on the disk; or it is not yet, and they are kept for the next start."""
-        self._taken.update(paths)
-        if self._stored:
-            for path in self._taken:
-                spool.remove(path)
-            self._taken.clear()
 
     # Telling
 

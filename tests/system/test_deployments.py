@@ -7,6 +7,7 @@ others.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +239,27 @@ def test_the_daemon_is_stopped_meanwhile(fleet: Fleet) -> None:
     fleet.device.run("systemctl start mender-monitor")
     text = fleet.failed(deployment["id"], "rolled-back")
     assert "it failed in ArtifactInstall\n" in text
+
+
+def test_a_client_that_logs_errors_only(fleet: Fleet) -> None:
+    """
+    Its logs have no end then. The last of these fail while the daemon is stopped.
+    """
+    conf = fleet.device.read("/etc/mender/mender.conf")
+    fleet.device.write(
+        "/etc/mender/mender.conf", json.dumps({**json.loads(conf), "DaemonLogLevel": "warning"})
+    )
+    fleet.device.run("systemctl restart mender-client")
+    fleet.deploy("commit-fails")
+    text = fleet.failed("commit-fails", "rolled-back")
+    assert "it failed in ArtifactCommit\n" in text and "Update module terminated abnormally" in text
+    fleet.device.run("systemctl stop mender-monitor")
+    fleet.deploy("download-fails")
+    fleet.deploy("no-rollback")
+    fleet.device.run("systemctl start mender-monitor")
+    fleet.told(("CRITICAL", "download-fails", "failed"), ("CRITICAL", "no-rollback", "inconsistent"))
+    fleet.device.write("/etc/mender/mender.conf", conf)
+    fleet.device.run("systemctl restart mender-client")
 
 
 @pytest.mark.parametrize("state", ["", "downloading"])

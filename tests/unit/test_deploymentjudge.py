@@ -84,6 +84,75 @@ def test_by_its_log(log, seen, installed, outcome, phase) -> None:
     assert found.text()
 
 
+QUIET = DeploymentLog(quiet=True)
+BAD = DeploymentLog(quiet=True, failed=True, lines=("error: it failed",))
+DOWNLOADS = replace(BY_SERVER, phase="update-store", installing=False)
+
+
+@pytest.mark.parametrize(
+    ("log", "seen", "events", "installed", "wanted"),
+    [
+        # Nothing was seen of it but what it left.
+        (QUIET, None, [], "release-1", None),
+        (QUIET, None, ["Download_Leave"], "release-1", None),
+        (BAD, None, ["Download_Leave"], "release-1", (Outcome.ROLLED_BACK, "")),
+        (BAD, None, ["Download_Leave"], "release-2_INCONSISTENT", (Outcome.INCONSISTENT, "")),
+        (BAD, None, [], "release-9_INCONSISTENT", (Outcome.INCONSISTENT, "")),
+        (BAD, None, ["Download_Leave"], "release-2", None),
+        (BAD, None, [], "release-3", None),
+        (BAD, None, [], "release-1", (Outcome.UNKNOWN, "")),
+        (BAD, None, ["Download_Leave"], "", (Outcome.UNKNOWN, "")),
+        (QUIET, None, ["Download_Error"], "release-1", (Outcome.FAILED, "Download")),
+        (replace(BAD, phase="update-store"), None, [], "release-1", (Outcome.FAILED, "Download")),
+        (replace(BAD, phase="update-commit"), None, [], "release-1", (Outcome.ROLLED_BACK, "ArtifactCommit")),
+        (QUIET, None, ["ArtifactInstall_Error"], "release-1", (Outcome.ROLLED_BACK, "ArtifactInstall")),
+        # The store showed it.
+        (QUIET, Change(BY_SERVER, Outcome.COMMITTED), [], "release-2", (Outcome.COMMITTED, "")),
+        (QUIET, Change(DOWNLOADS, Outcome.UNKNOWN), [], "release-1", None),
+        (BAD, Change(DOWNLOADS, Outcome.UNKNOWN), [], "release-1", (Outcome.FAILED, "Download")),
+        (
+            None,
+            Change(BY_SERVER, Outcome.ROLLED_BACK, "update-commit"),
+            [],
+            "release-1",
+            (Outcome.ROLLED_BACK, "ArtifactCommit"),
+        ),
+        # It was missed that it had begun to install.
+        (
+            BAD,
+            Change(BY_SERVER, Outcome.ROLLED_BACK, "update-after-store"),
+            [],
+            "release-1",
+            (Outcome.ROLLED_BACK, ""),
+        ),
+        (
+            replace(QUIET, aborted=True),
+            Change(DOWNLOADS, Outcome.UNKNOWN),
+            [],
+            "release-1",
+            (Outcome.FAILED, "Download"),
+        ),
+    ],
+)
+def test_its_log_has_no_end(log, seen, events, installed, wanted) -> None:
+    memory = Memory(installed="release-1")
+    found = deploymentjudge.without_end("d1", log, seen, [event(name) for name in events], installed, memory)
+    assert (found and (found.outcome, found.phase)) == wanted
+    if found is not None and log is not None:
+        assert found.lines == log.lines
+        assert found.harmless == log.aborted
+        assert found.success == (found.outcome == Outcome.COMMITTED)
+
+
+def test_its_log_has_no_end_and_the_name_was_seen_before() -> None:
+    memory = Memory(installed="release-1", ran=("d1", "release-2"))
+    found = deploymentjudge.without_end("d1", BAD, None, [], "release-1", memory)
+    assert found is not None
+    assert found.subject == "release-2"
+    # What is installed is of one that came before it.
+    assert deploymentjudge.without_end("d1", BAD, None, [], "release-3", memory) is not None
+
+
 @pytest.mark.parametrize(
     ("change", "events", "installed", "wanted"),
     [

@@ -105,6 +105,43 @@ def test_the_end_and_the_phase(messages, success, phase, rolled_back) -> None:
     assert (found.success, found.phase, found.rolled_back) == (success, phase, rolled_back)
 
 
+CLAIMS = "Artifact name in artifact is not what the server claims (a != b)."
+EXITED = "Process returned non-zero exit status: ArtifactInstall: Process exited with status 1"
+SCRIPT = (
+    "transient error: error calling enter script for (error) update-install state: error running enter "
+    "state script(s) for ArtifactInstall state: statescript: error executing 'ArtifactInstall_Enter_10': 1"
+)
+TERMINATED = "Update module terminated abnormally: exit status 1"
+
+
+@pytest.mark.parametrize(
+    ("messages", "quiet", "failed", "phase"),
+    [
+        ([], True, False, ""),
+        ([("warning", "Returning artifact name from /etc/mender/artifact_info file.")], True, False, ""),
+        # As Debian's client writes at DaemonLogLevel=warning.
+        ([("error", TERMINATED), ("error", f"transient error: {TERMINATED}")], True, True, ""),
+        ([("error", f"Artifact install failed: Payload: {TERMINATED}")], True, True, "update-store"),
+        ([("error", CLAIMS)], True, True, "update-store"),
+        (
+            [("error", TERMINATED), ("error", f"transient error: update commit failed: {TERMINATED}")],
+            True,
+            True,
+            "update-commit",
+        ),
+        ([("error", SCRIPT)], True, True, "ArtifactInstall"),
+        ([("error", EXITED)], True, True, "ArtifactInstall"),
+        ([("error", "Failed to report status: the server cannot be reached")], True, False, ""),
+        ([("warning", TERMINATED)], True, False, ""),
+        ([STARTED, ("error", TERMINATED)], False, False, ""),
+        ([("debug", "x"), ("error", TERMINATED)], False, False, ""),
+    ],
+)
+def test_a_client_that_logs_errors_only(messages, quiet, failed, phase) -> None:
+    found = log(*messages)
+    assert (found.success, found.quiet, found.failed, found.phase) == (None, quiet, failed, phase)
+
+
 GO_ABORT = ("warning", "Status report rejected, deployment aborted at the backend")
 CPP_ABORT = ("error", "Could not send deployment status: Deployment was aborted on the server: HTTP 409")
 REJECTED = "error reporting update status: deployment was aborted server error message: aborted"
