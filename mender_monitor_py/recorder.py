@@ -1,43 +1,23 @@
-"""
-What the checks report, turned into states, alerts and transactions.
-
-Everything that is reported in one turn of the event loop, and while a transaction is on its way to the disk,
-is committed together (ledger.py). A change that no alert depends on (a log position, a renewed expiration)
-waits for the next alert, for the end, or for a quarter of an hour.
-"""
+"""What the checks report, turned into states and alerts: at once, or when a silence or a hold has ended."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from mender_monitor_py import alertstate
 from mender_monitor_py.alertstate import Limits, State
+from mender_monitor_py.checkrecords import CheckRecords, Record
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.timer import Alarm
-from mender_monitor_py.ledger import Ledger, Store
+from mender_monitor_py.ledger import Store
 from mender_monitor_py.model import OK, Alert, CheckId, Details, Observation, Stamp
 from mender_monitor_py.quiet import Quiet
 
-MAX_FINDINGS = 1000
 LOOK_S = 10.0  # in which a check that begins looks whether what was not told is still so
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Record:
-    """What is known of one check."""
-
-    limits: Limits
-    running: bool = False
-    states: dict[str, State] = field(default_factory=dict)
-    memory: str = ""
-    unknown: str = ""
-    seen: bool = False
-    notes: dict[str, str] = field(default_factory=dict)
-    told_full: bool = False
 
 
 class Recorder:
@@ -55,45 +35,32 @@ class Recorder:
         queued: Callable[[], None],
         changed: Callable[[], None],
     ) -> None:
-        self._store = store
         self._clock = clock
-        self._defaults = limits
         self._changed = changed
-        self._records: dict[CheckId, Record] = {}
-        self._lazy_states: set[tuple[CheckId, str]] = set()
-        self._lazy_memories: set[CheckId] = set()
+        self._records = CheckRecords(store, clock, limits, queued, changed)
         # What an earlier run has not told, until when the check may look whether it is still so.
         self._unlooked: dict[tuple[CheckId, str], float] = {}
         self._quiet = Quiet()
         self._alarm = Alarm(self._tick)
-        self._ledger = Ledger(store, self._take_lazy, queued, changed)
         self._closing = False
 
     @property
     def error(self) -> str:
         """Why nothing can be stored; empty: it can."""
-        return self._ledger.error
+        return self._records.error
 
     def load(self) -> None:
         """Read what earlier runs stored. Raises OutboxError."""
-        now = self._clock.now()
-        for (check, key), text in self._store.states().items():
-            try:
-                state, saved = alertstate.decode(text)
-            except ValueError as error:
-                log.warning("the stored state of %s is given up: %s", check, error)
-                continue
-            self._record(check).states[key] = alertstate.rebase(state, saved, now)
-            if state.last is not None and state.bad and not state.last.event and state.told == OK:
-                self._unlooked[check, key] = now.boottime + LOOK_S
-        for check, memory in self._store.memories().items():
-            self._record(check).memory = memory
-        for check, record in self._records.items():
-            self._prune(check, record, now.boottime)
+        self._records.load()
+        until = self._clock.boottime() + LOOK_S
+        for check, record in self._records:
+            for key, state in record.states.items():
+                if state.last is not None and state.bad and not state.last.event and state.told == OK:
+                    self._unlooked[check, key] = until
 
     def set_limits(self, limits: Limits) -> None:
         """Other settings: they count for the checks that are started from now on."""
-        self._defaults = limits
+        self._records.limits = limits
 
     @property
     def quiet(self) -> Quiet:
@@ -112,8 +79,8 @@ class Recorder:
 
     def start(self, check: CheckId, expires_after: float | None) -> CheckReport:
         """A check runs from now on: its events expire after *expires_after* seconds."""
-        record = self._record(check)
-        record.limits = replace(self._defaults, expires_after=expires_after)
+        record = self._records.of(check)
+        record.limits = replace(self._records.limits, expires_after=expires_after)
         record.running = True
         record.unknown = ""
         record.seen = False
@@ -123,38 +90,34 @@ class Recorder:
 
     def stop(self, check: CheckId) -> None:
         """A check does not run any more; what is known of it is kept for when it is enabled again."""
-        self._record(check).running = False
+        self._records.of(check).running = False
         self._schedule()
         self._changed()
 
     def forget(self, check: CheckId) -> None:
         """A check was deleted: tell what has happened, close what the server has of it, and keep nothing."""
-        record = self._records.pop(check, None)
+        record = self._records.get(check)
         if record is None:
             return
         now = self._clock.now()
         for key, found in list(record.states.items()):
             happened = found.last is not None and found.last.event
             state = self._catch_up(check, record, key, found, now) if happened else found
-            self._queue(alertstate.close(state, "The check was deleted"), now)
-            self._ledger.changes.states[check, key] = None
-            self._lazy_states.discard((check, key))
-        self._lazy_memories.discard(check)
-        self._ledger.changes.memories[check] = None
-        self._ledger.commit_soon()
+            self._records.queue(alertstate.close(state, "The check was deleted"), now)
+        self._records.forget(check)
         self._schedule()
         self._changed()
 
     def known_checks(self) -> Collection[CheckId]:
         """All checks of which something is kept."""
-        return tuple(self._records)
+        return tuple(check for check, _ in self._records)
 
     def record(self, check: CheckId) -> Record | None:
         return self._records.get(check)
 
     def tell(self, alert: Alert) -> None:
         """Queue an alert of the monitor itself."""
-        self._queue((alert,), self._clock.now())
+        self._records.queue((alert,), self._clock.now())
 
     def stop_observing(self) -> None:
         """The daemon ends, perhaps because the device does: what is seen from now on is not news."""
@@ -164,11 +127,11 @@ class Recorder:
         """Store all that is known, once, and end."""
         self._closing = True
         self._alarm.close()
-        await self._ledger.close()
+        await self._records.close()
 
     async def run_in_worker(self, function: Callable[[], None]) -> None:
         """Run *function* in the thread that writes to the outbox, in order with the transactions."""
-        await self._ledger.run_in_worker(function)
+        await self._records.run_in_worker(function)
 
     # What a running check reports, by way of its CheckReport.
 
@@ -179,25 +142,24 @@ class Recorder:
         self._unlooked.pop((check, seen.key), None)
         before = record.states.get(seen.key)
         if memory is not None:
-            record.memory = memory
-            self._lazy_memories.add(check)
+            self._records.remember(check, record, memory)
         if before is None and seen.key and not seen.bad:
             self.can_look(record)
             return
-        if before is None and not self._has_room(check, record, now.boottime):
+        if before is None and not self._records.has_room(check, record, now.boottime):
             return
         silent = self.silent(check)
         state = before or State()
         after, alerts = alertstate.observe(
             state, seen, now.boottime, record.limits, silent=silent, held=self._quiet.holds(check)
         )
-        self._keep(check, record, seen.key, after)
+        self._records.keep(check, record, seen.key, after)
         if alerts:
-            self._queue(alerts, now)
-            self._save(check, record, seen.key)
+            self._records.queue(alerts, now)
+            self._records.save(check, seen.key)
         elif silent and after.bad != state.bad:  # nothing else would tell of it after a crash
-            self._save(check, record, seen.key)
-            self._ledger.commit_soon()
+            self._records.save(check, seen.key)
+            self._records.commit_soon()
         if alerts or silent or record.unknown or not record.seen:
             record.unknown, record.seen = "", True
             self._changed()
@@ -210,16 +172,16 @@ class Recorder:
         silent = self.silent(check)
         before = record.states.get(seen.key, State())
         if not silent:
-            self._queue((seen.alert(),), now)
-        if seen.key in record.states or self._has_room(check, record, now.boottime):
+            self._records.queue((seen.alert(),), now)
+        if seen.key in record.states or self._records.has_room(check, record, now.boottime):
             told = before.told if silent else seen.level
             untold = seen.details if silent and seen.bad else None
             state = State(seen.without_lines(), now.boottime, now.boottime, told=told, untold=untold)
-            self._keep(check, record, seen.key, state)
-            self._save(check, record, seen.key)
+            self._records.keep(check, record, seen.key, state)
+            self._records.save(check, seen.key)
         self._changed()
         self._schedule()
-        await self._ledger.commit_soon()
+        await self._records.commit_soon()
 
     def ended(self, check: CheckId, record: Record, keep: Collection[str], cleared: str) -> None:
         kept = set(keep)
@@ -253,59 +215,13 @@ class Recorder:
 
     def remembered(self, check: CheckId, record: Record, memory: str) -> None:
         if record.memory != memory:
-            record.memory = memory
-            self._lazy_memories.add(check)
-            self._ledger.commit_lazily()
-
-    def _record(self, check: CheckId) -> Record:
-        return self._records.setdefault(check, Record(self._defaults))
-
-    def _has_room(self, check: CheckId, record: Record, now: float) -> bool:
-        """Whether one more finding can be kept; what is over gives way."""
-        if len(record.states) < MAX_FINDINGS:
-            return True
-        self._prune(check, record, now)
-        if len(record.states) < MAX_FINDINGS:
-            return True
-        if not record.told_full:
-            record.told_full = True
-            log.error("%s: more than %d findings; further ones are not told", check, MAX_FINDINGS)
-        return False
-
-    def _prune(self, check: CheckId, record: Record, now: float) -> None:
-        """Give up the findings that are over, once they cannot be part of flapping any more."""
-        for key, state in list(record.states.items()):
-            if key and alertstate.tick(state, now, record.limits, silent=True)[0].idle:
-                del record.states[key]
-                self._lazy_states.discard((check, key))
-                self._ledger.changes.states[check, key] = None
-
-    def _keep(self, check: CheckId, record: Record, key: str, state: State) -> None:
-        record.states[key] = state
-        if state.bad or state.changes:
-            self._lazy_states.add((check, key))
-            self._ledger.commit_lazily()
-
-    def _save(self, check: CheckId, record: Record, key: str) -> None:
-        """The state and the memory go with the alert."""
-        state = record.states.get(key)
-        if state is not None:
-            self._ledger.changes.states[check, key] = alertstate.encode(state, self._clock.now())
-        self._lazy_states.discard((check, key))
-        if check in self._lazy_memories:
-            self._lazy_memories.discard(check)
-            self._ledger.changes.memories[check] = record.memory
-
-    def _queue(self, alerts: Iterable[Alert], now: Stamp) -> None:
-        waiting = [(alert, now) for alert in alerts]
-        if waiting:
-            self._ledger.changes.alerts += waiting
-            self._ledger.commit_soon()
+            self._records.remember(check, record, memory)
+            self._records.commit_lazily()
 
     def _tick(self) -> None:
         """Something expires, or flapping, a silence or a hold ends."""
         now = self._clock.now()
-        for check, record in self._records.items():
+        for check, record in self._records:
             if self._closing:
                 break
             silent, held = self._quiet.silences(check, now.boottime), self._quiet.holds(check)
@@ -336,34 +252,23 @@ class Recorder:
         alerts: tuple[Alert, ...],
         at: Stamp,
     ) -> None:
-        self._keep(check, record, key, state)
+        self._records.keep(check, record, key, state)
         if alerts:
-            self._queue(alerts, at)
-            self._save(check, record, key)
+            self._records.queue(alerts, at)
+            self._records.save(check, key)
         self._changed()
 
     def _schedule(self) -> None:
         now = self._clock.boottime()
         due = [
             alertstate.next_due(state, record.limits, silent=self._quiet.silences(check, now))
-            for check, record in self._records.items()
+            for check, record in self._records
             if record.running
             for state in record.states.values()
         ]
         due.append(self._quiet.next_end(now))
         due += [moment for moment in self._unlooked.values() if moment > now]
         self._alarm.set(min((moment for moment in due if moment is not None), default=None))
-
-    def _take_lazy(self) -> None:
-        now = self._clock.now()
-        for check, key in self._lazy_states:
-            state = self._record(check).states.get(key)
-            if state is not None:
-                self._ledger.changes.states[check, key] = alertstate.encode(state, now)
-        self._lazy_states.clear()
-        for check in self._lazy_memories:
-            self._ledger.changes.memories[check] = self._record(check).memory
-        self._lazy_memories.clear()
 
 
 class CheckReport:

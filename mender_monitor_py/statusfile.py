@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mender_monitor_py.checkrecords import Record
 from mender_monitor_py.model import OK, CheckId, Stamp
-from mender_monitor_py.recorder import Record
 
 STARTING, UNKNOWN, FAILED, FLAPPING = "starting", "unknown", "failed", "flapping"
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from mender_monitor_py.alertstate import Limits
+from mender_monitor_py.checkrecords import MAX_FINDINGS
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Observation, Stamp, Subject
 from mender_monitor_py.outbox import Changes, Outbox
 from mender_monitor_py.outbox import Limits as OutboxLimits
 from mender_monitor_py.quiet import Quiet
-from mender_monitor_py.recorder import MAX_FINDINGS, Recorder
+from mender_monitor_py.recorder import Recorder
 
 CHECK = CheckId("log", "x")
 MATCH = Observation(CRITICAL, "Log file contains x", Subject("log_x", "log", "LOGCONTAINS"), event=True)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mender_monitor_py.alertstate import Limits, State, observe
+from mender_monitor_py.checkrecords import Record
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Observation, Stamp, Subject
-from mender_monitor_py.recorder import Record
 from mender_monitor_py.statusfile import check_status, write
 
 CHECK = CheckId("service", "cron")
