@@ -36,7 +36,7 @@ class State:
 
     *last* is the newest observation, its lines removed; *changes* the moments of the newest changes;
     *told* and *told_flapping* what the server was told; *repeats* how often a bad thing was seen again.
-    *untold*: the details of what began in silence, with their lines, until it is told.
+    *untold*: the details of what came in silence, with their lines, until it is told.
     """
 
     last: Observation | None = None
@@ -101,9 +101,10 @@ def observe(
     if silent:
         return after, ()
     current = seen.alert()
-    if seen.event and not changed and state.untold is not None:  # it comes again just before it is told
+    again = seen.bad and not changed and state.untold is not None  # it comes again just before it is told
+    if again and seen.event and state.untold is not None:
         current = replace(current, details=state.untold)
-    return tell(after, current)
+    return tell(after, current, again=again)
 
 
 def tick(
@@ -126,11 +127,29 @@ def tick(
     return (after, ()) if silent else tell(after, last.alert())
 
 
-def tell(state: State, current: Alert) -> tuple[State, tuple[Alert, ...]]:
+def stated(state: State, seen: Observation, now: float, *, silent: bool = False) -> State:
+    """
+    The state after *seen*, which the check has judged itself: an alert as it stands, a repetition too.
+
+    It was sent. Or, while the finding is *silent*, :func:`catch_up` tells it later: the last one, and how
+    many came before.
+    """
+    if not silent:
+        return State(seen.without_lines(), now, now, told=seen.level)
+    if not seen.bad:
+        return State(seen.without_lines(), now, now, told=state.told)
+    repeats = state.repeats + 1 if state.untold is not None else 0
+    more = f"\n{repeats} more like it came before it, and were not told" if repeats else ""
+    untold = replace(seen.details, description=seen.details.description + more)
+    return State(seen.without_lines(), now, now, told=state.told, repeats=repeats, untold=untold)
+
+
+def tell(state: State, current: Alert, *, again: bool = False) -> tuple[State, tuple[Alert, ...]]:
     """
     The alerts that make the server know what is the case, which is *current* or flapping.
 
     While something flaps nothing else is told of it; when that ends, its alert is cleared and the state told.
+    *again*: *current* is told though the server was told as much before.
     """
     assert state.last is not None
     if state.flapping:
@@ -142,7 +161,7 @@ def tell(state: State, current: Alert) -> tuple[State, tuple[Alert, ...]]:
         steady = Details(f"{state.last.subject.name} is steady again")
         calm = replace(_flapping_alert(state.last, OK), details=steady)
         return replace(state, told_flapping=False, told=current.level), (calm, current)
-    if current.level != state.told:
+    if again or current.level != state.told:
         return replace(state, told=current.level), (current,)
     return state, ()
 
@@ -154,7 +173,7 @@ def catch_up(state: State) -> tuple[State, tuple[Alert, ...]]:
     current = state.last.alert()
     if state.untold is not None:
         current = replace(current, details=state.untold)
-    after, alerts = tell(state, current)
+    after, alerts = tell(state, current, again=state.untold is not None)
     return (replace(after, untold=None), alerts) if alerts else (after, ())
 
 
@@ -259,10 +278,10 @@ def _untold(state: State, seen: Observation, *, changed: bool) -> Details | None
 
     The last ones have no lines. Of an event that is seen again little may be left: its process has ended.
     """
+    if seen.bad and not changed:
+        return state.untold
     if not seen.bad or state.told != OK:
         return None
-    if not changed:
-        return state.untold
     return seen.details if seen.event or seen.details != seen.without_lines().details else None
 
 
@@ -280,7 +299,7 @@ def _recent(changes: tuple[float, ...], now: float, limits: Limits) -> tuple[flo
 
 
 def _expires_at(state: State, limits: Limits, *, silent: bool = False) -> float | None:
-    if silent and state.told == OK:
+    if silent and (state.told == OK or state.untold is not None):
         return None
     if limits.expires_after is None or not state.bad or state.last is None or not state.last.event:
         return None

@@ -170,13 +170,11 @@ class Recorder:
             return
         now = self._clock.now()
         silent = self.silent(check)
-        before = record.states.get(seen.key, State())
         if not silent:
             self._records.queue((seen.alert(),), now)
         if seen.key in record.states or self._records.has_room(check, record, now.boottime):
-            told = before.told if silent else seen.level
-            untold = seen.details if silent and seen.bad else None
-            state = State(seen.without_lines(), now.boottime, now.boottime, told=told, untold=untold)
+            before = record.states.get(seen.key, State())
+            state = alertstate.stated(before, seen, now.boottime, silent=silent)
             self._records.keep(check, record, seen.key, state)
             self._records.save(check, seen.key)
         self._changed()
@@ -303,6 +301,10 @@ class CheckReport:
     @property
     def memory(self) -> str:
         return self._record.memory
+
+    @property
+    def silent(self) -> bool:
+        return self._recorder.silent(self._check)
 
     def is_bad(self, key: str = "") -> bool:
         state = self._record.states.get(key)

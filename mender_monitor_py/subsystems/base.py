@@ -83,7 +83,8 @@ class Report(Protocol):
         """
         Send *observation* as an alert as it stands, a repetition or a first OK too: it was judged already.
 
-        Its level becomes the finding's state. The alert is durable on return. Raises OutboxError.
+        Its level becomes the finding's state. The alert is durable on return. Raises OutboxError. While the
+        check is :attr:`silent` it is told later, if it is still so.
         """
 
     def unknown(self, reason: str) -> None:
@@ -101,6 +102,10 @@ class Report(Protocol):
     @property
     def memory(self) -> str:
         """What was remembered last; empty for a new check."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is told for now: somebody silenced the check, or the update client installs."""
 
     def is_bad(self, key: str = "") -> bool:
         """Whether the finding *key* is bad at this moment."""

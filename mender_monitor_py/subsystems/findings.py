@@ -104,12 +104,19 @@ class Findings:
             self._room -= 1
             self._report.observe(seen, memory)
             return True
+        elif self._report.silent and self._summary_is_told and not seen.event:
+            pass  # it waits for a look that has room, or that may tell: by then it may be none any more
         elif len(self._summed) < _MAX_SUMMED:
             self._summed.add(seen.key)
             self._waiting += 1
             if len(self._rest) < _NAMED:
                 self._rest.append(seen)
         return False
+
+    @property
+    def _summary_is_told(self) -> bool:
+        key = self._summary.key
+        return self._report.is_bad(key) and not self._report.is_kept_back(key)
 
     @property
     def waiting(self) -> bool:
@@ -135,7 +142,7 @@ class Findings:
             cleared="None of the findings that were summed up is left",
             cleared_status="none",
         )
-        told_before = self._report.is_bad(seen.key) and not self._report.is_kept_back(seen.key)
+        told_before = self._summary_is_told
         if memory is not None or not told_before:
             self._report.observe(seen, memory)
         if told_before:  # further ones: a repetition is not sent by itself

@@ -22,6 +22,7 @@ class JudgingReport:
         self.states: dict[str, State] = {}
         self.notes: dict[str, str] = {}
         self.memory = memory
+        self.silent = False
         self.reason = "starting"
         self._limits = Limits(60, 1000, expires_after)
         self._more = asyncio.Event()

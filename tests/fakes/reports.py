@@ -24,6 +24,7 @@ class KeptReport:
         self.states: list[str] = []
         self.notes: dict[str, str] = {}
         self.memory = ""
+        self.silent = False
         self._refuses = refuses
         self._more = asyncio.Event()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mender_monitor_py.alertstate import Limits
 from mender_monitor_py.host.clock import Clock
-from mender_monitor_py.model import CRITICAL, OK, CheckId, Observation, Stamp, Subject
+from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Observation, Stamp, Subject
 from mender_monitor_py.outbox import Changes
 from mender_monitor_py.quiet import Quiet
 from mender_monitor_py.recorder import LOOK_S, CheckReport, Recorder
@@ -226,3 +226,51 @@ def test_a_summary_that_was_kept_back_names_those_that_are_left() -> None:
 
 def found(name: str) -> Observation:
     return Observation(CRITICAL, f"Bad {name}", Subject(name, "test", "bad"), key=name)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_a_check_tells_anew_is_told_after_the_silence(restart: bool) -> None:
+    """
+    A script that sends the same alert again, which the server was told before: it is news all the same.
+    """
+    alert = found("it")
+    second, third = (replace(alert, details=Details(text)) for text in ("second", "third"))
+
+    async def story() -> World:
+        world = World()
+        await world.report.tell(alert)
+        await world.do(("hold",))
+        for seen in (second, third):
+            await world.report.tell(seen)
+        if restart:
+            await world.do(("restart", True))
+        await world.do(("wait", 100.0))
+        assert len(world.store.alerts) == 1
+        await world.do(("release",))
+        await world.end()
+        return world
+
+    store = asyncio.run(story()).store
+    assert store.alerts == [("Bad it", CRITICAL)] * 2
+    assert store.details[1] == "third\n1 more like it came before it, and were not told"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_further_ones_of_many_are_told_if_they_are_left(late: bool) -> None:
+    """
+    The server knows the summary. The deployment adds to it what is none by its end; somebody else does, too.
+    """
+
+    async def story() -> list[tuple[str, str]]:
+        world = World()
+        findings = Findings(world.report, 1, "Many bad things", "all")
+        await findings.look(map(found, "abc"), "gone")
+        await world.do(("hold",))
+        await findings.look(map(found, "abcdefghz"), "gone", fresh=False)
+        await findings.look(map(found, "abcz"), "gone", fresh=not late)
+        await world.do(("release",))
+        await findings.look(map(found, "abcz"), "gone")
+        await world.end()
+        return world.store.alerts
+
+    assert asyncio.run(story()) == [("Bad a", CRITICAL), ("Many bad things", CRITICAL), ("Bad z", CRITICAL)]
