@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 import lmdb
 
+from tests.fakes.executed import executed
+
 Generation = Literal["go", "cpp"]
 SECRET = "X-Amz-Signature=0123456789abcdef"
 URI = f"https://storage.example.com/artifact?{SECRET}"
@@ -117,7 +119,7 @@ class UpdateFiles:
     def plant_tree(self, artifact: str) -> None:
         """Somebody's ``mender install`` has read the header: a work tree, and the process itself."""
         code = ["-c", "import signal; signal.pause()", "install", "release.mender"]
-        self._installer = subprocess.Popen(["mender", *code], executable=sys.executable)
+        self._installer = executed(["mender", *code], executable=sys.executable)
         (self.tree / "header").mkdir(parents=True)
         (self.tree / "header/artifact_name").write_text(artifact)
         (self.tree / "header/payload_type").write_text("test-module")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mender_monitor_py.inventory import day_of
+from tests.fakes.executed import executed
 from tests.fakes.fake_systemd import FakeSystemd
 from tests.fakes.monitor import Monitor
 
@@ -82,7 +83,7 @@ def test_what_a_dead_daemon_left_is_not_told(paths: Any) -> None:
         assert run(paths) == stopped
     with (
         subprocess.Popen(["sleep", "60"]) as another,
-        subprocess.Popen(["mender-monitord", "60"], executable="/usr/bin/sleep") as daemon,
+        executed(["mender-monitord", "60"], executable="/usr/bin/sleep") as daemon,
     ):
         paths.pid_file.write_text(f"{another.pid}\n")
         assert run(paths) == stopped

@@ -26,6 +26,7 @@ from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import pid
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.pid import PidCheck
+from tests.fakes.executed import executed
 from tests.fakes.fake_systemd import FakeSystemd
 from tests.fakes.judging import JudgingReport
 from tests.fakes.watched import looked as watched
@@ -49,11 +50,8 @@ def check(**values: str) -> PidCheck:
 
 @contextmanager
 def started(path: str, *arguments: str):
-    process = subprocess.Popen([path, "600", *arguments])
+    process = executed([path, "600", *arguments])
     try:
-        # Popen returns once the child has left our memory: its command line is there a moment later.
-        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
-            time.sleep(0.001)
         yield process
     finally:
         process.kill()
