@@ -14,6 +14,8 @@ from tests.system.product import Site, site
 
 HERE = Path(__file__).parent
 PASSWORD = "correct horse"
+# journald has looked at the program that let somebody in, while it is there.
+LEAVE = "journalctl --sync; exit"
 SSHD = "/etc/ssh/sshd_config.d/test.conf"
 SUDOERS = "/usr/bin/id, /usr/bin/systemctl, /bin/bash"
 PREPARE = f"""
@@ -146,7 +148,7 @@ def test_sudo_su_and_the_console(logins: Logins) -> None:
     """
     logins.sudo("admin", "systemctl --version")
     logins.sudo("admin", "systemctl --version --token=abc")
-    logins.type("admin", "sudo -k -i", "assword", PASSWORD, ":~#", "exit")
+    logins.type("admin", "sudo -k -i", "assword", PASSWORD, ":~#", LEAVE)
     logins.expect("sudo to root by admin", "admin /bin/bash", "CRITICAL")
     logins.sudo("admin", "id", "wrong")
     logins.expect("sudo to root refused for admin", "admin: wrong password", "CRITICAL")
@@ -163,12 +165,12 @@ def test_sudo_su_and_the_console(logins: Logins) -> None:
     logins.expect("sudo to root by admin", "admin /usr/bin/systemctl", "CRITICAL")
     # By another name: that is the name in the journal.
     logins.type(
-        "mallory", "ln -s /usr/bin/su /tmp/harmless; exec /tmp/harmless -", "assword", PASSWORD, ":~#", "exit"
+        "mallory", "ln -s /usr/bin/su /tmp/harmless; exec /tmp/harmless -", "assword", PASSWORD, ":~#", LEAVE
     )
     logins.expect("su to root by mallory", "mallory", "CRITICAL")
     logins.type("mallory", "su -", "assword", "wrong")
     logins.expect("su to root refused for mallory", "mallory", "CRITICAL")
-    logins.type("root", "exec login", "login:", "root", "assword", PASSWORD, ":~#", "exit")
+    logins.type("root", "exec login", "login:", "root", "assword", PASSWORD, ":~#", LEAVE)
     logins.expect("Root login on the console", "root on pts/0", "CRITICAL")
     logins.type("root", "exec login", "login:", "root", "assword", "wrong", "incorrect", "")
     logins.expect("Root login refused on the console", "root on pts/0", "CRITICAL")
@@ -259,9 +261,9 @@ def test_debian_13(on_trixie: Logins) -> None:
     logins.expect("sudo to root by admin", "admin /usr/bin/id", "CRITICAL")
     logins.sudo("mallory", "id")
     logins.expect("sudo to root refused for mallory", "mallory: not in sudoers", "CRITICAL")
-    logins.type("mallory", "su -", "assword", PASSWORD, ":~#", "exit")
+    logins.type("mallory", "su -", "assword", PASSWORD, ":~#", LEAVE)
     logins.expect("su to root by mallory", "mallory", "CRITICAL")
-    logins.type("root", "exec login", "login:", "root", "assword", PASSWORD, ":~#", "exit")
+    logins.type("root", "exec login", "login:", "root", "assword", PASSWORD, ":~#", LEAVE)
     logins.expect("Root login on the console", "root on pts/0", "CRITICAL")
     logins.type("root", "exec login", "login:", "root", "assword", "wrong", "incorrect", "")
     logins.expect("Root login refused on the console", "root on pts/0", "CRITICAL")
