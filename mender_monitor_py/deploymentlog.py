@@ -51,6 +51,15 @@ _OLDER_SCRIPT = re.compile(r"[a-z]+ error: .{0,200}state script\(s\) for (\w{1,6
 # What other logs do not have: tokens of devices and tenants, and signatures that have lost their address.
 _TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?")
 _KEY = re.compile(r"(?i)\b(tenant_?token\W{1,4}|(?:x-amz-)?(?:signature|credential)=)[^\s\"'&,;]+")
+# As configurations have them, which modules write: JSON, YAML and headers.
+_QUOTED = re.compile(
+    r"(?i)([\"'][\w.-]{0,40}(?:passw(?:or)?d|passphrase|pwd|psk|secret|token|api[-_]?key|access[-_]?key|private[-_]?key"
+    r"|credentials?)[\"']\s{0,4}:\s{0,4})(?:\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}]+)"
+)
+_NAMED = re.compile(
+    r"(?i)\b([\w-]{0,40}(?:passw(?:or)?d|passphrase|psk|api[-_]?key|access[-_]?key|private[-_]?key|men-signature"
+    r"|set-cookie)\s{0,4}[:=]\s{0,4})[^\s\"'&,;]+"
+)
 _RETRIES = ("update-retry-report", REPORT)
 
 
@@ -168,7 +177,9 @@ class _Reader:
 def fit(message: str) -> str:
     """*message* as a person may see it: one bounded line, without secrets and the paths of addresses."""
     text = _ADDRESS.sub(rf"\1\2/{MASK}", message[: 4 * MAX_LINE])
-    return shown((_TOKEN.sub(MASK, _KEY.sub(rf"\1{MASK}", text)),), MAX_LINE)
+    for pattern in (_KEY, _QUOTED, _NAMED):
+        text = pattern.sub(rf"\1{MASK}", text)
+    return shown((_TOKEN.sub(MASK, text),), MAX_LINE)
 
 
 def _older_error(message: str) -> str | None:

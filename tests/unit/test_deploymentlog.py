@@ -205,6 +205,14 @@ def test_the_artifact_and_no_secret() -> None:
         "TenantToken: c2VjcmV0",
         "query X-Amz-Signature=c2VjcmV0&X-Amz-Date=1",
         "?Signature=c2VjcmV0",
+        'applies {"wifi": {"psk":"c2VjcmV0"}, "n": 1}',
+        '{"admin-password" : "with \\" c2VjcmV0"}',
+        "{'client_secret': 'c2VjcmV0'}",
+        '{"api_key": c2VjcmV0}',
+        "db:  password: c2VjcmV0",
+        "network={ ssid=x psk=c2VjcmV0 }",
+        "> X-Api-Key: c2VjcmV0",
+        "> X-MEN-Signature: c2VjcmV0",
     ],
 )
 def test_tokens_and_signatures_are_masked_wherever_they_are(message: str) -> None:
@@ -213,9 +221,19 @@ def test_tokens_and_signatures_are_masked_wherever_they_are(message: str) -> Non
     """
     shown = deploymentlog.fit(message)
     assert "c2VjcmV0" not in shown and "***" in shown
-    assert deploymentlog.fit("the token has expired; no signature: the key is not known") == (
-        "the token has expired; no signature: the key is not known"
-    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "the token has expired; no signature: the key is not known",
+        "checksum mismatch: expected 30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58",
+        "error getting token: connection refused",
+        "transient error: Update module terminated abnormally: exit status 1",
+    ],
+)
+def test_what_says_why_is_not_masked(message: str) -> None:
+    assert deploymentlog.fit(message) == message
 
 
 def test_only_the_last_lines_are_kept_and_none_of_debug() -> None:
