@@ -132,7 +132,6 @@ class Daemon:
         for timer in self._later.values():
             timer.cancel()
         self._paths.status.unlink(missing_ok=True)
-        self._inventory.remove()
         await self._host.aclose()
         self._outbox.close()
 
@@ -284,7 +283,8 @@ class Daemon:
             hold["findings"] = sum(not told["told"] for check in checks for told in check["findings"])
         sender = self._sender.status()
         others = {"sender": sender, "held": hold, "warnings": warnings}
-        self._inventory.write(checks, sender["last_contact"])
+        if not self._ended.is_set():  # it stays when the checks are gone
+            self._inventory.write(checks, sender["last_contact"])
         try:
             statusfile.write(self._paths.status, daemon, checks, others)
         except OSError as error:

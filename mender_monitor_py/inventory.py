@@ -44,7 +44,9 @@ def text(checks: Iterable[Mapping[str, Any]], last_contact: str) -> str:
 
 class Inventory:
     """
-    The file *path*, on a memory file system. The day of the last contact is kept in *outbox* by *write*.
+    The file *path*, on a memory file system: it stays when the daemon ends, whose alerts are open still.
+
+    The day of the last contact is kept in *outbox* by *write*.
     """
 
     def __init__(self, path: Path, outbox: Outbox, write: Callable[[Callable[[], None]], Work]) -> None:
@@ -76,10 +78,6 @@ class Inventory:
             log.debug("the inventory is not written: %s", error)
             return
         self._written = content
-
-    def remove(self) -> None:
-        """The daemon ends."""
-        self._path.unlink(missing_ok=True)
 
     def _keep(self) -> None:
         try:

@@ -29,6 +29,8 @@ def run(paths: Any) -> dict[str, str]:
 def test_it_tells_how_many_checks_and_alerts_there_are(paths: Any, private_bus: Any) -> None:
     """
     Checks, and alerts that are open; the same as long as nothing happens, also over a restart.
+
+    When it ends its alert stays open.
     """
 
     async def story() -> None:
@@ -53,7 +55,12 @@ def test_it_tells_how_many_checks_and_alerts_there_are(paths: Any, private_bus: 
                 assert run(paths) == {**first, "mender_monitor_alerts": "1"}
                 monitor.outbox.set_meta("contact", "2026-11-24")
                 assert await monitor.end() == 0
-            assert run(paths) == {"mender_monitor_version": "1.2", "mender_monitor_state": "stopped"}
+            assert run(paths) == {
+                "mender_monitor_version": "1.2",
+                "mender_monitor_state": "stopped",
+                "mender_monitor_alerts": "1",
+                "mender_monitor_last_contact": "never",
+            }
             async with monitor:
                 await monitor.until_state("service cron", "CRITICAL")
                 assert run(paths)["mender_monitor_last_contact"] == "2026-11-24"
@@ -70,14 +77,18 @@ def test_without_anything(paths: Any) -> None:
     assert run(paths) == {"mender_monitor_version": "unknown", "mender_monitor_state": "stopped"}
 
 
-def test_what_a_dead_daemon_left_is_not_told(paths: Any) -> None:
+def test_what_a_dead_daemon_left(paths: Any) -> None:
     """
-    Its file says nothing of now.
+    Alerts that were open are, for the server; which checks watch is not known any more.
     """
     paths.run.mkdir(parents=True)
-    paths.inventory.write_text("mender_monitor_checks=9\nanything else\n")
+    paths.inventory.write_text("mender_monitor_checks=9\nmender_monitor_alerts=2\nanything else\n")
     paths.pid_file.parent.mkdir(parents=True, exist_ok=True)
-    stopped = {"mender_monitor_version": "unknown", "mender_monitor_state": "stopped"}
+    stopped = {
+        "mender_monitor_version": "unknown",
+        "mender_monitor_state": "stopped",
+        "mender_monitor_alerts": "2",
+    }
     for dead in ("999999999", "../self", ""):
         paths.pid_file.write_text(f"{dead}\n")
         assert run(paths) == stopped
