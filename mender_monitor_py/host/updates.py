@@ -50,7 +50,12 @@ Listener = Callable[[Change], None]
 
 
 class Updates:
-    """Tells its listeners of each deployment: that it began, each phase, and how it ended."""
+    """
+    Tells its listeners of each deployment: that it began, each phase, and how it ended.
+
+    *unknown*: why it is not known what runs; empty: it is. *absent*: no client has ever run here. *written*:
+    when the client wrote last, on CLOCK_BOOTTIME; where inotify does not tell, when it was last looked at.
+    """
 
     def __init__(self, paths: Paths, inotify: Inotify, procfs: Procfs, clock: Clock) -> None:
         self._paths = paths
@@ -67,6 +72,7 @@ class Updates:
         self._ours: set[str] = set()
         self.unknown = _NOT_YET
         self.absent = False
+        self.written = 0.0
 
     @property
     def current(self) -> Update | None:
@@ -95,7 +101,8 @@ class Updates:
 
     def listen(self, callback: Listener, stirred: Callable[[], None] = lambda: None) -> Callable[[], None]:
         """
-        Call *callback* at each change from now on, and *stirred* whenever the client has written something.
+        Call *callback* at each change from now on, and *stirred* at each look: when the client has written
+        something, and now and then.
 
         Neither is called from in here; :attr:`current` is right when this returns. The result undoes it.
         """
@@ -145,6 +152,7 @@ class Updates:
         folder, _, name = path.rpartition("/")
         if folder not in self._ours:
             return
+        self.written = self._clock.boottime()
         if name == menderstore.NAME:
             self._look()
         elif name == "mender.conf":
@@ -182,6 +190,7 @@ class Updates:
             self._stored = stored
             self._judge(advance(self._seen, stored, tree, self._clock.now()), tell)
         if self._watch.problem:
+            self.written = self._clock.boottime()
             self._look_again()
         if tell:
             for _, stirred in list(self._listeners.values()):

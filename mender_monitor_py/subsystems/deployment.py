@@ -116,7 +116,7 @@ class _Watch:
         self._wake.set()
 
     def _stirred(self) -> None:
-        self._moved = self._clock.boottime()
+        self._moved = max(self._moved, self._updates.written)
         self._wake.set()
 
     # Judging

@@ -740,6 +740,26 @@ def test_one_that_is_stuck_and_moves_again(paths, monkeypatch) -> None:
     ] * 2
 
 
+def test_one_by_hand_whose_module_hangs_is_stuck(paths, monkeypatch) -> None:
+    """
+    The older client writes nothing meanwhile, so it is looked at now and then: that is no sign of life.
+    """
+    monkeypatch.setattr(updates, "RETRY_S", 0.2)
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report, DEPLOYMENT_STUCK="1s"):
+            client.plant_tree("release-2")
+            try:
+                await report.until(lambda: report.alerts)
+            finally:
+                client.remove_tree()
+            await report.until(lambda: (OK, STUCK) in [(one.level, one.name) for one in report.alerts])
+
+    asyncio.run(scenario())
+    assert (report.alerts[0].name, report.alerts[0].subject.name) == (STUCK, "release-2")
+
+
 @pytest.mark.parametrize("name", ["+stuck", "\tstuck"])
 def test_no_artifact_is_called_so_that_nothing_is_stuck(paths, monkeypatch, name) -> None:
     """
