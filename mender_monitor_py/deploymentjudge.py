@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Self
 
 from mender_monitor_py.deploymentevents import Event
@@ -36,7 +37,8 @@ class Verdict:
     A deployment *id* (empty: by hand) of *artifact* (empty: not known) is over.
 
     *phase* is where it failed, or where the server's abort was heard of (*aborted*); *installed* what the
-    client says is installed now.
+    client says is installed now. *ended* is the wall time, in seconds since the epoch, of one that is found
+    later; 0: it was seen.
     """
 
     success: bool
@@ -47,6 +49,7 @@ class Verdict:
     installed: str = ""
     lines: tuple[str, ...] = ()
     aborted: bool = False
+    ended: float = 0.0
 
     @property
     def harmless(self) -> bool:
@@ -63,6 +66,8 @@ class Verdict:
         what = "the server aborted it" if self.aborted else "it failed"
         where = f" in {fit(self.phase)}" if self.phase else ""
         by = f"deployment: {fit(self.id)}" if self.id else "installed by hand (standalone)"
+        if self.ended:
+            by += f"; it ended {datetime.fromtimestamp(self.ended, UTC):%Y-%m-%d %H:%M:%S} UTC"
         return "\n".join((f"{self.subject} was not installed: {what}{where}", by, f"then: {self._after()}"))
 
     def _after(self) -> str:

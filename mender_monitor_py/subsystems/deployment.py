@@ -32,6 +32,7 @@ from mender_monitor_py.updatestate import BROKEN
 
 FAILED, STUCK = "Deployment failed", "Deployment stuck"
 SETTLE_S = 3.0  # a script's word may come before the client's own, or after it
+FOUND_LATER_S = 60.0  # an alert that comes later than this after the end says when that was
 SAFETY_S = 600.0  # from look to look while events tell all
 _STUCK_KEY = "\tstuck"  # no artifact's: what they are called is made fit to be shown
 
@@ -154,7 +155,8 @@ class _Watch:
                 installed = self._updates.artifact if file is files[0] else ""  # by later ones
                 before = self._memory.installed
                 found = replace(found, artifact=found.artifact or self._memory.artifact_of(file.deployment))
-                await self._tell(deploymentjudge.by_log(file.deployment, found, seen, installed, before))
+                verdict = deploymentjudge.by_log(file.deployment, found, seen, installed, before)
+                await self._tell(replace(verdict, ended=self._ended_before(file)))
         if unread is not None:
             raise unread
         if fresh:
@@ -170,6 +172,11 @@ class _Watch:
 
     def _is_same(self, file: LogFile) -> bool:
         return self._known_logs.get(file.deployment) == (file.changed, file.size)
+
+    def _ended_before(self, file: LogFile) -> float:
+        """When the client wrote last into a log that is found long after that, as wall time; else 0."""
+        wall = file.changed / 1e9
+        return wall if self._clock.now().wall - wall > FOUND_LATER_S else 0.0
 
     def _take(self, deployment: str) -> Change | None:
         """What the store showed of a deployment: its end, or where it is now."""

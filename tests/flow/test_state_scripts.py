@@ -169,6 +169,31 @@ def test_it_exits_with_0_whatever_happens(device, trouble, shell, tmp_path) -> N
         assert event.artifact.startswith("$(reboot)`id`%s%n")
 
 
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh"])
+@pytest.mark.parametrize("path", [None, "/nonexistent", "/usr/bin:/bin"])
+def test_no_environment_and_nothing_is_open(device, shell, path) -> None:
+    """
+    No PATH or one of nothing, no locale, no stdin, stdout and stderr: what it has to say it says.
+    """
+    if shutil.which(shell.split()[0]) is None:
+        pytest.skip(f"{shell} is not installed here")
+    program, *applet = shell.split()
+    variables = [f"MENDER_MONITOR_ROOT={device.root}", *([f"PATH={path}"] if path else [])]
+    words = ["env", "-i", *variables, shutil.which(program), *applet, str(ALL[0])]
+    began = time.monotonic()
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *words], timeout=30, check=False)
+    assert done.returncode == 0
+    assert time.monotonic() - began < LONGEST_S
+    # Without "sleep" it does not wait for its own writer.
+    event = None
+    while event is None:
+        assert time.monotonic() - began < LONGEST_S
+        event = next(
+            (deploymentevents.parse(file.read_bytes()) for file in device.deployment_spool.iterdir()), None
+        )
+    assert event.artifact == "release 2=x"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 @pytest.mark.parametrize("options", ["size=16k", "ro"])
 def test_a_disk_that_is_full_or_read_only(device, options) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -220,6 +221,28 @@ def test_a_failure_while_the_daemon_was_down(paths, generation) -> None:
         (subjects[0], "rolled-back"),
         (subjects[1], "inconsistent"),
     ]
+
+
+def test_one_that_is_found_later_says_when_it_ended(paths) -> None:
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await moment()
+        await fail(client, "d1")
+        (log,) = paths.mender.glob("deployments.*.log")
+        os.utime(log, (1_795_651_200, 1_795_651_200))
+        again = JudgingReport(report.memory)
+        async with watched(paths, again):
+            await again.until(lambda: again.alerts)
+            await fail(client, "d2")
+            await again.until(lambda: len(again.alerts) == 2)
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    first, second = (one.details.description for one in report.alerts)
+    assert "deployment: d1; it ended 2026-11-26 00:00:00 UTC\n" in first
+    assert "deployment: d2\n" in second
 
 
 def test_a_failure_after_a_reboot_has_the_name_that_was_seen_before(paths) -> None:

@@ -60,6 +60,16 @@ def test_the_mark_of_an_older_failure_is_not_taken_for_this_ones() -> None:
             Outcome.INCONSISTENT,
             "ArtifactReboot",
         ),
+        # The newer client names the scripts so.
+        (DeploymentLog(success=False, phase="SyncLeave"), None, "release-1", Outcome.FAILED, "SyncLeave"),
+        (DeploymentLog(success=False, phase="DownloadEnter"), None, "r", Outcome.FAILED, "DownloadEnter"),
+        (
+            DeploymentLog(success=False, phase="ArtifactRebootLeave"),
+            None,
+            "release-1",
+            Outcome.ROLLED_BACK,
+            "ArtifactRebootLeave",
+        ),
         # An older failure left the name; this one changed nothing.
         (
             DeploymentLog(success=False, phase="update-store"),
