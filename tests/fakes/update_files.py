@@ -7,6 +7,7 @@ It writes what the real ones write: 3.4 (``go``) as tests/system sees it, 5.1 (`
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from tests.fakes.executed import executed
 Generation = Literal["go", "cpp"]
 SECRET = "X-Amz-Signature=0123456789abcdef"
 URI = f"https://storage.example.com/artifact?{SECRET}"
+# Who installs by hand is looked for among all processes: those of another test run are none of this one's.
+PROGRAM = f"mender-of-{os.getpid()}"
 _NUMBER = {"go": 1, "cpp": 0}
 _KEPT = 5
 
@@ -119,7 +122,7 @@ class UpdateFiles:
     def plant_tree(self, artifact: str) -> None:
         """Somebody's ``mender install`` has read the header: a work tree, and the process itself."""
         code = ["-c", "import signal; signal.pause()", "install", "release.mender"]
-        self._installer = executed(["mender", *code], executable=sys.executable)
+        self._installer = executed([PROGRAM, *code], executable=sys.executable)
         (self.tree / "header").mkdir(parents=True)
         (self.tree / "header/artifact_name").write_text(artifact)
         (self.tree / "header/payload_type").write_text("test-module")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from mender_monitor_py.subsystems import deployment
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.deployment import FAILED, STUCK, DeploymentCheck
 from tests.fakes.judging import SOON, JudgingReport
-from tests.fakes.update_files import SECRET, UpdateFiles
+from tests.fakes.update_files import PROGRAM, SECRET, UpdateFiles
 
 CHECK = CheckId("deployment", "mender")
 GENERATIONS = pytest.mark.parametrize("generation", ["go", "cpp"])
@@ -34,6 +35,7 @@ def soon(monkeypatch):
     """Nothing here comes late."""
     monkeypatch.setattr(deployment, "SETTLE_S", 0.1)
     monkeypatch.setattr(updates, "RENAMED_S", 0.1)
+    monkeypatch.setattr(updates, "_PROGRAMS", (PROGRAM,))
 
 
 @asynccontextmanager
@@ -781,6 +783,25 @@ def test_one_by_hand_whose_module_hangs_is_stuck(paths, monkeypatch) -> None:
 
     asyncio.run(scenario())
     assert (report.alerts[0].name, report.alerts[0].subject.name) == (STUCK, "release-2")
+
+
+@pytest.mark.parametrize(("hours", "alerts"), [(1, []), (3, [STUCK])])
+def test_one_that_was_stuck_before_the_daemon_came(paths, hours, alerts) -> None:
+    """
+    The time counts over restarts and reboots: since the client wrote last.
+    """
+    client, report = UpdateFiles(paths.mender), JudgingReport()
+    client.begin("d1")
+    (log,) = paths.mender.glob("deployments.*.log")
+    then = time.time() - hours * 3600
+    os.utime(log, (then, then))
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await moment()
+
+    asyncio.run(scenario())
+    assert [one.name for one in report.alerts] == alerts
 
 
 @pytest.mark.parametrize("name", ["+stuck", "\tstuck"])

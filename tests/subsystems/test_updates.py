@@ -17,9 +17,14 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.updateprogress import Change, Outcome
-from tests.fakes.update_files import UpdateFiles
+from tests.fakes.update_files import PROGRAM, UpdateFiles
 
 SOON = 30.0
+
+
+@pytest.fixture(autouse=True)
+def our_client(monkeypatch):
+    monkeypatch.setattr(host_updates, "_PROGRAMS", (*host_updates._PROGRAMS, PROGRAM))
 
 
 class Kept:
