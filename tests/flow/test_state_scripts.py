@@ -229,6 +229,12 @@ def call_with(tools: Path, root: Path, **texts: str) -> float:
     return time.monotonic() - began
 
 
+def test_what_it_says_is_on_the_disk_before_the_client_goes_on(device, tmp_path) -> None:
+    """The next state may be the reboot."""
+    call_with(tmp_path / "tools", device.root, dd=f'printf "%s\\n" "$@" >{tmp_path}/words; cat >/dev/null')
+    assert "conv=fsync" in (tmp_path / "words").read_text().split()
+
+
 def test_a_disk_that_hangs(device, tmp_path) -> None:
     """The client goes on."""
     hanging = f"echo $$ >{tmp_path}/pid\nexec sleep {HANGS_S}"
