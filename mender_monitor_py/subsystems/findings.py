@@ -11,6 +11,7 @@ SUMMARY = "+more"
 BASELINE = "+baseline"  # the list itself is not trusted: that begins and ends with the list, not with a look
 _NAMED = 10
 _MAX_SUMMED = 100_000
+_MAX_PASSED = 100
 
 
 class Findings:
@@ -42,6 +43,7 @@ class Findings:
         self._rest: list[Observation] = []  # the first ones, to be named
         self._waiting = 0
         self._room = limit
+        self._passed: dict[str, Observation] = {}  # events that are summed up, and that nobody was told of
         # Where the summary's members are not known after a restart, what the first look finds belongs to it.
         self._resumed = members is None and report.is_bad(key)
 
@@ -59,8 +61,11 @@ class Findings:
         found = list(found)
         if fresh:
             self._room = self._limit
-        stood_for = self._take_back(found)
-        keys = {BASELINE}
+        if not self._report.silent:
+            self._passed.clear()
+        kept_back = self._report.is_kept_back(self._summary.key)
+        stood_for = self._take_back(found) if kept_back else None
+        keys = {BASELINE, *self._passed}
         for seen in found:
             keys.add(seen.key)
             self.see(seen)
@@ -74,16 +79,16 @@ class Findings:
         self._report.gone(keys, cleared)
         self._report.known()
 
-    def _take_back(self, found: Collection[Observation]) -> set[str] | None:
+    def _take_back(self, found: Collection[Observation]) -> set[str]:
         """
         A summary that nobody was told yet, in a silence or a hold, is made anew of what is *found* now.
 
-        Else the one finding that is left of many would be told by the names of the others. The keys that it
-        stood for until now; None: it has been told, or there is none.
+        Else the one finding that is left of many would be told by the names of the others. The events that it
+        stands for stay: no look finds them again. The keys that its text was made of until now.
         """
-        if not self._report.is_kept_back(self._summary.key):
-            return None
-        stood_for, self._summed, self._resumed = self._summed, set(), False
+        stood_for = set() if self._waiting else self._summed
+        self._summed, self._resumed = set(self._passed), False
+        self._rest, self._waiting = list(self._passed.values())[:_NAMED], len(self._passed)
         self._room = max(self._limit - sum(self._report.is_kept_back(seen.key) for seen in found), 0)
         return stood_for
 
@@ -109,6 +114,8 @@ class Findings:
         elif len(self._summed) < _MAX_SUMMED:
             self._summed.add(seen.key)
             self._waiting += 1
+            if seen.event and self._report.silent and len(self._passed) < _MAX_PASSED:
+                self._passed[seen.key] = seen
             if len(self._rest) < _NAMED:
                 self._rest.append(seen)
         return False

@@ -255,6 +255,34 @@ def test_what_a_check_tells_anew_is_told_after_the_silence(restart: bool) -> Non
     assert store.details[1] == "third\n1 more like it came before it, and were not told"
 
 
+def test_short_programs_that_were_too_many_in_a_hold_are_told() -> None:
+    """
+    No look finds them again: they are over. What the summary stands for besides is none by the end.
+    """
+
+    async def story() -> World:
+        world = World()
+        await world.do(("hold",))
+        findings = Findings(world.report, 1, "Many bad things", "all")
+        await findings.look(map(found, "abc"), "gone")
+        for name in "xyz":
+            findings.see(replace(found(name), event=True))
+        await findings.look(map(found, "abc"), "gone", fresh=False)
+        await findings.look([], "gone", fresh=False)
+        await findings.look([], "gone", fresh=False)
+        await world.do(("release",))
+        await findings.look([], "gone")
+        await world.end()
+        return world
+
+    store = asyncio.run(story()).store
+    critical = [name for name, level in store.alerts if level == CRITICAL]
+    assert critical == ["Many bad things"]
+    text = store.details[store.alerts.index(("Many bad things", CRITICAL))]
+    assert text == "3 more findings at once:\nBad x (x)\nBad y (y)\nBad z (z)"
+    assert ("Many bad things", OK) in store.alerts
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_further_ones_of_many_are_told_if_they_are_left(late: bool) -> None:
     """
