@@ -253,6 +253,11 @@ class _Watch:
         verdict = deploymentjudge.without_end(
             deployment, found, seen, [word.event for word in own], installed, self._memory
         )
+        silent = found is not None and not (found.failed or found.aborted or own)
+        if found is not None and silent and verdict is None and seen is None and deployment == self._newest:
+            # The newer client makes the log first, and then runs scripts that may take long.
+            self._quiet[deployment] = found
+            return
         if found is not None or verdict is not None:
             self._memory = self._memory.with_judged(deployment)
         if verdict is not None:

@@ -414,6 +414,24 @@ def test_a_client_that_logs_errors_only(paths, generation) -> None:
     assert "failed in Download\n" in report.alerts[1].details.description
 
 
+def test_a_client_that_logs_errors_only_and_takes_its_time(paths) -> None:
+    """
+    Its log is there long before the store says that something runs: a script of the state Sync is slow.
+    """
+    client, report = Quiet(paths.mender, "cpp"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.id = "d1"
+            client.log("Deployment with ID d1 started.")
+            await asyncio.sleep(0.4)
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+
+
 @GENERATIONS
 def test_a_client_that_logs_errors_only_while_the_daemon_was_down(paths, generation) -> None:
     """
@@ -452,6 +470,10 @@ def test_a_client_that_logs_errors_only_while_the_daemon_was_down(paths, generat
         script(paths, "Download_Error", "managed", artifact="release-4", deployment="d3")
         assert await look() == ["release-4 failed"]
         assert await look() == []
+        client.begin("d4", "release-5")
+        client.log("", "error")  # on the way to a success
+        client.end(success=True, artifact="release-5")
+        assert await look() == await look() == []
         assert not list(paths.deployment_spool.iterdir())
 
     asyncio.run(scenario())
