@@ -101,10 +101,10 @@ def observe(
     if silent:
         return after, ()
     current = seen.alert()
-    again = seen.bad and not changed and state.untold is not None  # it comes again just before it is told
-    if again and seen.event and state.untold is not None:
-        current = replace(current, details=state.untold)
-    return tell(after, current, again=again)
+    untold = state.untold if seen.bad and not changed else None  # it comes again just before it is told
+    if untold is not None and seen.event:
+        current = replace(current, details=untold)
+    return tell(after, current, again=untold is not None)
 
 
 def tick(
