@@ -175,8 +175,7 @@ class _Watch:
 
     def _ended_before(self, file: LogFile) -> float:
         """When the client wrote last into a log that is found long after that, as wall time; else 0."""
-        wall = file.changed / 1e9
-        return wall if self._clock.now().wall - wall > FOUND_LATER_S else 0.0
+        return wall if self._clock.now().wall - (wall := file.changed / 1e9) > FOUND_LATER_S else 0.0
 
     def _take(self, deployment: str) -> Change | None:
         """What the store showed of a deployment: its end, or where it is now."""
@@ -241,18 +240,21 @@ class _Watch:
             if 0 <= age < SETTLE_S:
                 patience = min(patience, SETTLE_S - age)
                 continue
-            is_newest = deployment == self._newest
-            await self._judge_without_end(deployment, None, words, installed if is_newest else "")
+            last = installed if deployment == self._newest else ""
+            await self._judge_without_end(deployment, None, words, last)
         return patience
 
     async def _judge_without_end(
         self, deployment: str, seen: Change | None, words: list[Word], installed: str
     ) -> None:
+        current = self._updates.current
+        runs = current is not None and current.id == deployment
+        if seen is not None and seen.outcome == Outcome.UNKNOWN and (runs or self._updates.unknown):
+            return  # the store could not be read for a while
         own = [word for word in words if word.event.deployment == deployment]
         found = self._quiet.pop(deployment, None)
-        verdict = deploymentjudge.without_end(
-            deployment, found, seen, [word.event for word in own], installed, self._memory
-        )
+        events = [word.event for word in own]
+        verdict = deploymentjudge.without_end(deployment, found, seen, events, installed, self._memory)
         silent = found is not None and not (found.failed or found.aborted or own)
         if found is not None and silent and verdict is None and seen is None and deployment == self._newest:
             # The newer client makes the log first, and then runs scripts that may take long.

@@ -433,6 +433,39 @@ def test_a_client_that_logs_errors_only_and_takes_its_time(paths) -> None:
 
 
 @GENERATIONS
+def test_a_client_that_logs_errors_only_and_a_store_that_cannot_be_read_for_a_while(
+    paths, generation
+) -> None:
+    """
+    It is not known whether it runs: it is judged when that is.
+    """
+    client, report = Quiet(paths.mender, generation), JudgingReport()
+    store = paths.mender / "mender-store"
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1")
+            await moment()
+            client.phase("update-install")
+            client.log("", "error")
+            await moment()
+            whole = store.read_bytes()
+            store.write_bytes(b"x" * 100_000)
+            await report.until(lambda: report.reason)
+            await moment()
+            assert not report.alerts
+            store.write_bytes(whole)
+            await report.until(lambda: not report.reason)
+            client.phase("rollback")
+            await moment()
+            client.end(success=False)
+            await report.until(lambda: report.alerts)
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+
+
+@GENERATIONS
 def test_a_client_that_logs_errors_only_while_the_daemon_was_down(paths, generation) -> None:
     """
     One of before is history. A success is none, and one that runs has not failed yet.
