@@ -45,6 +45,7 @@ class Executions:
         self._not_named = not_named
         self._deny = deny
         self._early: set[int] = set()  # those that were told before they had executed what they opened
+        self._nameless: dict[int, Execution] = {}  # of these, those whose program nothing names
         self._timers: set[asyncio.TimerHandle] = set()
 
     def told(self, executions: list[Execution]) -> None:
@@ -57,10 +58,12 @@ class Executions:
     def ended(self, pid: int) -> None:
         self._running.ended(pid)
         self._early.discard(pid)
+        self._nameless.pop(pid, None)
 
     def lost(self) -> None:
         """Events were lost: what was to come may have been among them."""
         self._early.clear()
+        self._nameless.clear()
 
     def close(self) -> None:
         for timer in self._timers:
@@ -78,11 +81,30 @@ class Executions:
                 # Before it is executed its command line is that of what the process was so far.
                 if image.script is None or (execution.ahead and image.script and len(group) == 1):
                     self._ask_again(execution.pid)
+            if not execution.ahead:
+                self._settle_nameless(execution)
             if not execution.times and execution.pid in self._early:
-                self._early.discard(execution.pid)
                 self._judge_running(execution.pid)
-            if execution.times > len(programs) and not self._judge_running(execution.pid):
-                self._count_missing(execution)
+                if not execution.ahead:
+                    self._early.discard(execution.pid)
+            if execution.times > len(programs):
+                self._name(execution)
+
+    def _settle_nameless(self, execution: Execution) -> None:
+        """All that was told of this process before has happened now."""
+        nameless = self._nameless.pop(execution.pid, None)
+        # It runs, unless it is gone, or another program was executed since.
+        if nameless is not None and (execution.times or not self._judge_running(execution.pid)):
+            self._count_missing(nameless)
+
+    def _name(self, execution: Execution) -> None:
+        """Not all that was executed has a file that fanotify tells: the process itself has to say."""
+        if not self._judge_running(execution.pid):
+            self._count_missing(execution)
+        elif not self._events.sees_exits:
+            self._ask_again(execution.pid)
+        elif execution.ahead and len(self._nameless) < _MAX_EARLY:  # what runs is what was there before
+            self._nameless[execution.pid] = execution
 
     def _ask_again(self, pid: int) -> None:
         """Which script *pid* runs could not be read: it has ended, or not begun yet."""

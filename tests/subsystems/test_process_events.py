@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -258,6 +259,69 @@ def test_a_script_whose_interpreter_is_told_before_it_runs(paths, tmp_path, monk
                     if connector:
                         listeners[0].executed([Execution(found.pid, 0, ())])
                     await report.until(lambda: about(report, script))
+                finally:
+                    found.kill()
+
+    asyncio.run(scenario())
+
+
+FILELESS = """
+import os, sys
+fd = os.memfd_create("innocent", os.MFD_CLOEXEC)
+os.write(fd, open("/bin/cat", "rb").read())
+print(flush=True)
+os.read(0, 1)
+os.execve(fd, ["cat"], {})
+"""
+
+
+@pytest.mark.parametrize(
+    ("connector", "fate"), [(True, "runs"), (True, "ended"), (True, "executed more"), (False, "runs")]
+)
+def test_a_program_without_a_file_whose_loader_is_told_before_it_runs(
+    paths, tmp_path, monkeypatch, connector, fate
+):
+    """
+    On a busy machine the process is then what it was before; the event that says that it runs names no file.
+    """
+    without_events(monkeypatch)
+    monkeypatch.setattr(process, "POLLED_S", 600.0)
+    monkeypatch.setattr(processexecutions, "AGAIN_S", 1.0)
+    monkeypatch.setattr(ProcessEvents, "sees_exits", connector)
+    monkeypatch.setattr(ProcessEvents, "_mounts_changed", lambda self: None)  # each is time for a look
+    listeners = heard_by(monkeypatch)
+    found_loader = re.search(r"/\S*/ld-linux\S*", Path("/proc/self/maps").read_text())
+    assert found_loader is not None
+    loader = found_loader[0]
+    ours = check(tmp_path, PROCESS_MODE="allow", PROCESS_ALLOW="/**, /** *, elsewhere:/**")
+
+    def opened(pid: int, path: str) -> Opened:
+        return Opened(pid, path, b"\x7fELF", Path(path).stat().st_dev, Path(path).stat().st_ino)
+
+    async def scenario():
+        async with watched(paths, ours) as report:
+            with subprocess.Popen(
+                [sys.executable, "-c", FILELESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as found:
+                assert found.stdin is not None and found.stdout is not None
+                try:
+                    found.stdout.readline()
+                    ahead = Execution(found.pid, 1, ((opened(found.pid, loader),),), ahead=connector)
+                    listeners[0].executed([ahead])
+                    await asyncio.sleep(2 * processexecutions.OPEN_S)
+                    found.stdin.write(b"\nit runs\n")
+                    found.stdin.flush()
+                    await asyncio.to_thread(found.stdout.readline)
+                    if fate == "ended":
+                        found.kill()
+                        found.wait()
+                    if fate == "executed more":
+                        true = opened(found.pid, "/usr/bin/true")
+                        listeners[0].executed([Execution(found.pid, 1, ((true,),))])
+                    elif connector:
+                        listeners[0].executed([Execution(found.pid, 0, ())])
+                    wanted = "memfd:innocent" if fate == "runs" else "could not be named"
+                    await report.until(lambda: [a for a in report.alerts if wanted in a.name])
                 finally:
                     found.kill()
 
