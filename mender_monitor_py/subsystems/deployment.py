@@ -175,7 +175,8 @@ class _Watch:
 
     def _ended_before(self, file: LogFile) -> float:
         """When the client wrote last into a log that is found long after that, as wall time; else 0."""
-        return wall if self._clock.now().wall - (wall := file.changed / 1e9) > FOUND_LATER_S else 0.0
+        wall = file.changed / 1e9
+        return wall if self._clock.now().wall - wall > FOUND_LATER_S else 0.0
 
     def _take(self, deployment: str) -> Change | None:
         """What the store showed of a deployment: its end, or where it is now."""
