@@ -5,14 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import select
+import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 MAIN = "from mender_monitor_py.receiver import main; main()"
 SOURCE = Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ class ReceiverProcess:
             "--socket", str(self._socket), *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
-        self._pending = b""
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.url = ""
 
     def start(self) -> None:
@@ -62,6 +63,11 @@ class ReceiverProcess:
             cwd=SOURCE,
             env={**os.environ, "PYTHONPATH": str(SOURCE)},
         )
+        self._lines = queue.SimpleQueue()
+        assert self._process.stdout is not None
+        # It waits for whoever does not read.
+        self._reader = threading.Thread(target=_read, args=(self._process.stdout, self._lines))
+        self._reader.start()
         line = self.line(30)
         assert line.startswith("listening on "), line
         self.url = line.removeprefix("listening on ")
@@ -69,28 +75,22 @@ class ReceiverProcess:
     def stop(self) -> None:
         """End it; with ``--database`` it remembers."""
         if self._process is not None:
-            assert self._process.stdout is not None
             self._process.terminate()
             self._process.wait(30)
-            self._process.stdout.close()
-            self._process, self._pending = None, b""
+            self._reader.join()
+            self._process = None
             self._socket.unlink(missing_ok=True)
 
     def line(self, seconds: float) -> str:
         """The next line that it prints. Raises TimeoutError after *seconds*."""
         assert self._process is not None
-        assert self._process.stdout is not None
-        end = time.monotonic() + seconds
-        while b"\n" not in self._pending:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
-                raise TimeoutError(f"the receiver printed nothing for {seconds:g} s")
-            data = os.read(self._process.stdout.fileno(), 65536)
-            if not data:
-                raise AssertionError(f"the receiver ended: {self._process.wait(30)}")
-            self._pending += data
-        line, _, self._pending = self._pending.partition(b"\n")
-        return line.decode()
+        try:
+            line = self._lines.get(timeout=max(0.0, seconds))
+        except queue.Empty:
+            raise TimeoutError(f"the receiver printed nothing for {seconds:g} s") from None
+        if not line.endswith(b"\n"):
+            raise AssertionError(f"the receiver ended: {self._process.wait(30)}")
+        return line.decode().removesuffix("\n")
 
     def request(self, method: str, path: str, value: object = None) -> Any:
         """The JSON answer to a request (None: there is no body). Raises AssertionError on 4xx and 5xx."""
@@ -140,3 +140,11 @@ class ReceiverProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _read(pipe: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
+    """Keep the lines of *pipe*, and one without an end behind the last of them."""
+    with pipe:
+        for line in pipe:
+            lines.put(line)
+    lines.put(b"")

@@ -81,10 +81,19 @@ def part(least: int, most: int) -> st.SearchStrategy[str]:
     return st.one_of(st.just("*"), st.lists(one, min_size=1, max_size=2).map(",".join))
 
 
+def is_right_in_systemd(parts: tuple[str, ...]) -> bool:
+    """
+    Systemd 252 counts a step of days on over the end of a month, where it looks for a weekday: "Fri *-*-1/7"
+    leaves out 1 January 2027, a Friday.
+    """
+    weekday, _, _, day, *_ = parts
+    return not (weekday and "/" in day)
+
+
 EXPRESSION = st.tuples(
     st.sampled_from(["", "Mon ", "Tue,Sat ", "Wed..Fri "]),
     part(1, 12), st.sampled_from("-~"), part(1, 31), part(0, 23), part(0, 59),
-).map(lambda p: f"{p[0]}*-{p[1]}{p[2]}{p[3]} {p[4]}:{p[5]}")  # fmt: skip
+).filter(is_right_in_systemd).map(lambda p: f"{p[0]}*-{p[1]}{p[2]}{p[3]} {p[4]}:{p[5]}")  # fmt: skip
 
 
 @settings(max_examples=40)
