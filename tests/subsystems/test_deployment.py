@@ -126,6 +126,28 @@ def test_a_failure_and_the_next_success(paths, generation) -> None:
 
 
 @GENERATIONS
+def test_one_that_the_server_tries_again(paths, generation) -> None:
+    """It has the same id then: a second failure is still the first alert, and a success ends that."""
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+            await fail(client, "d1")
+            await moment()
+            await succeed(client, "d1", "release-2")
+            await report.until(lambda: len(report.alerts) == 2)
+            await moment()
+
+    asyncio.run(scenario())
+    assert told(report) == [
+        (CRITICAL, FAILED, "release-2", "rolled-back"),
+        (OK, FAILED, "release-2", "committed"),
+    ]
+
+
+@GENERATIONS
 def test_a_download_that_fails_has_changed_nothing(paths, generation) -> None:
     client, report = UpdateFiles(paths.mender, generation), JudgingReport()
 
