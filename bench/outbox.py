@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mender_monitor_py import wire
@@ -99,10 +100,10 @@ def main() -> None:
         for number in range(ROUNDS):
             folder = Path(name, str(number))
             folder.mkdir()
-            rates["append"].append(ALERTS / seconds(lambda folder=folder: appended(folder)))  # type: ignore[misc]
-            rates["put"].append(ALERTS / seconds(lambda folder=folder: put(folder)))  # type: ignore[misc]
-            rates["single"].append(ALERTS / seconds(lambda folder=folder: committed(folder, 1)))  # type: ignore[misc]
-            rates["group"].append(ALERTS / seconds(lambda folder=folder: committed(folder, GROUP)))  # type: ignore[misc]
+            rates["append"].append(ALERTS / seconds(partial(appended, folder)))
+            rates["put"].append(ALERTS / seconds(partial(put, folder)))
+            rates["single"].append(ALERTS / seconds(partial(committed, folder, 1)))
+            rates["group"].append(ALERTS / seconds(partial(committed, folder, GROUP)))
         idle = idle_bytes(Path(name))
     best = {kind: max(found) for kind, found in rates.items()}
     result = {

@@ -1,4 +1,4 @@
-"""Deployments that fail, from the files that the update clients and our state scripts write."""
+"""Deployments that the server makes, from the files that the update clients and our state scripts write."""
 
 from __future__ import annotations
 
@@ -7,95 +7,25 @@ import json
 import os
 import shutil
 import time
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from mender_monitor_py.deploymentlog import DeploymentLog
-from mender_monitor_py.errors import OutboxError, UnknownError
-from mender_monitor_py.host import deploymentlogs, updates
-from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import deploymentlogs
 from mender_monitor_py.host.deploymentlogs import LogFile
-from mender_monitor_py.host.host import Host
-from mender_monitor_py.model import CRITICAL, OK, CheckId
-from mender_monitor_py.settings import Settings
+from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.subsystems import deployment
-from mender_monitor_py.subsystems.base import Definition
-from mender_monitor_py.subsystems.deployment import FAILED, STUCK, DeploymentCheck
-from tests.fakes.judging import SOON, JudgingReport
-from tests.fakes.update_files import PROGRAM, SECRET, UpdateFiles
-
-CHECK = CheckId("deployment", "mender")
-GENERATIONS = pytest.mark.parametrize("generation", ["go", "cpp"])
+from mender_monitor_py.subsystems.deployment import FAILED, STUCK
+from tests.fakes.deployment_run import GENERATIONS, fail, hurry, moment, script, succeed, told, watched
+from tests.fakes.judging import JudgingReport
+from tests.fakes.update_files import SECRET, UpdateFiles
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """Nothing here comes late."""
-    monkeypatch.setattr(deployment, "SETTLE_S", 0.1)
-    monkeypatch.setattr(updates, "RENAMED_S", 0.1)
-    monkeypatch.setattr(updates, "_PROGRAMS", (PROGRAM,))
-
-
-@asynccontextmanager
-async def watched(paths, report: JudgingReport, **values: str):
-    paths.state.mkdir(parents=True, exist_ok=True)
-    host = Host(paths, Clock())
-    check = DeploymentCheck(Definition(CHECK, values), Settings())
-    task = asyncio.get_running_loop().create_task(check.run(host, report))
-    try:
-        await report.until(lambda: report.reason != "starting")
-        await moment()
-        yield host
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await host.aclose()
-
-
-async def moment() -> None:
-    """What the kernel told is taken."""
-    await asyncio.sleep(0.1)
-
-
-async def fail(
-    client: UpdateFiles, deployment: str, artifact: str = "release-2", installed: str = ""
-) -> None:
-    client.begin(deployment, artifact)
-    await moment()
-    client.phase("update-install", artifact)
-    client.log(
-        "Process returned non-zero exit status: ArtifactInstall: Process exited with status 1", "error"
-    )
-    await moment()
-    client.phase("rollback", artifact)
-    await moment()
-    client.end(success=False, artifact=installed)
-
-
-async def succeed(client: UpdateFiles, deployment: str, artifact: str) -> None:
-    client.begin(deployment, artifact)
-    await moment()
-    client.phase("update-install", artifact)
-    await moment()
-    client.end(success=True, artifact=artifact)
-
-
-def script(paths, name: str, mode: str, *, artifact: str = "", deployment: str = "") -> None:
-    """As a state script leaves its word."""
-    now = Clock().now()
-    words = {
-        "script": name, "mode": mode, "deployment": deployment, "artifact": artifact, "boot": now.boot_id,
-        "uptime": f"{now.boottime:.2f}", "wall": f"{now.wall:.0f}", "end": "1",
-    }  # fmt: skip
-    text = "".join(f"{key}={value}\n" for key, value in words.items())
-    (paths.deployment_spool / f"{now.boottime:.3f}-{name}").write_text(text)
-
-
-def told(report: JudgingReport) -> list[tuple[str, str, str, str]]:
-    return [(one.level, one.name, one.subject.name, one.subject.status) for one in report.alerts]
+    hurry(monkeypatch)
 
 
 @GENERATIONS
@@ -534,185 +464,6 @@ def test_a_client_that_logs_errors_only_while_the_daemon_was_down(paths, generat
     asyncio.run(scenario())
 
 
-# By hand
-
-
-def test_by_hand_and_failed_in_install(paths) -> None:
-    """No script says so, but what never waited for a commit and is gone has failed."""
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            client.plant_tree("release-2")
-            await moment()
-            script(paths, "Download_Leave", "standalone", artifact="release-2")
-            client.remove_tree()
-            await report.until(lambda: report.alerts)
-
-    asyncio.run(scenario())
-    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
-    assert "installed by hand" in report.alerts[0].details.description
-
-
-@pytest.mark.parametrize("says_so", [True, False])
-def test_by_hand_and_rolled_back_before_its_commit(paths, says_so) -> None:
-    """Without a script in the artifact, it may have been asked for: then it is no failure."""
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            client.plant_tree("release-2")
-            client.standalone("release-2")
-            await moment()
-            if says_so:
-                script(paths, "ArtifactCommit_Error", "standalone", artifact="release-2")
-                script(paths, "ArtifactFailure_Enter", "standalone", artifact="release-2")
-            client.standalone(None)
-            client.remove_tree()
-            await asyncio.sleep(0.5)
-
-    asyncio.run(scenario())
-    wanted = [(CRITICAL, FAILED, "release-2", "rolled-back")] if says_so else []
-    assert told(report) == wanted
-    if says_so:
-        assert "failed in ArtifactCommit" in report.alerts[0].details.description
-
-
-def test_by_hand_as_the_newer_client_says(paths) -> None:
-    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            client.plant_tree("release-2")
-            client.standalone("release-2", InState="Before_ArtifactInstall_Enter")
-            await moment()
-            client.standalone("release-2", InState="ArtifactRollback_Enter", Failed=True)
-            await moment()
-            client.standalone(None)
-            client.remove_tree()
-            await report.until(lambda: report.alerts)
-
-    asyncio.run(scenario())
-    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
-    assert "failed in ArtifactInstall" in report.alerts[0].details.description
-
-
-def test_by_hand_while_the_daemon_was_down(paths) -> None:
-    """The scripts' words wait in the spool, and are one failure."""
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            await moment()
-        script(paths, "Download_Leave", "standalone", artifact="release-2")
-        script(paths, "ArtifactInstall_Error", "standalone", artifact="release-2")
-        script(paths, "ArtifactFailure_Enter", "standalone", artifact="release-2")
-        again = JudgingReport(report.memory)
-        async with watched(paths, again):
-            await again.until(lambda: again.alerts)
-            await asyncio.sleep(0.3)
-            assert not list(paths.deployment_spool.iterdir())
-        report.alerts += again.alerts
-
-    asyncio.run(scenario())
-    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
-    del client
-
-
-def test_by_hand_and_the_scripts_word_comes_late(paths, monkeypatch) -> None:
-    """
-    As on a busy device: it is waited for, since without it nothing tells that the device was changed.
-    """
-    monkeypatch.setattr(deployment, "SETTLE_S", SOON)
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report) as host:
-            client.plant_tree("release-2")
-            await moment()
-            client.remove_tree()
-            await report.until(lambda: host.updates.settled)
-            await moment()
-            script(paths, "Download_Leave", "standalone", artifact="release-2")
-            await report.until(lambda: report.alerts)
-
-    asyncio.run(scenario())
-    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
-
-
-class Cut(JudgingReport):
-    """The power is cut after the first alert."""
-
-    async def tell(self, observation) -> None:
-        await super().tell(observation)
-        await asyncio.Event().wait()
-
-
-def test_several_by_hand_while_the_daemon_was_down(paths) -> None:
-    """
-    Each is a failure of its own; the last one has only begun well. A power cut after the first loses none.
-    """
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            await moment()
-        for artifact, names in (
-            ("release-2", ("Download_Leave", "ArtifactInstall_Error", "ArtifactFailure_Enter")),
-            ("release-5", ("Download_Leave", "ArtifactCommit_Error")),
-            ("release-3", ("Download_Error",)),
-            ("release-4", ("Download_Leave",)),
-        ):
-            for name in names:
-                script(paths, name, "standalone", artifact=artifact)
-                await asyncio.sleep(0.02)  # the moments are told in hundredths
-        cut = Cut(report.memory)
-        async with watched(paths, cut):
-            await cut.until(lambda: cut.alerts)
-        assert len(cut.alerts) == 1
-        again = JudgingReport(cut.memory)
-        again.alerts += cut.alerts
-        async with watched(paths, again):
-            await again.until(lambda: len(again.alerts) == 3)
-            await asyncio.sleep(0.3)
-            assert not list(paths.deployment_spool.iterdir())
-        report.alerts += again.alerts
-
-    asyncio.run(scenario())
-    assert [(subject, status) for _, _, subject, status in told(report)] == [
-        ("release-2", "rolled-back"),
-        ("release-5", "rolled-back"),
-        ("release-3", "failed"),
-    ]
-    phases = ["ArtifactInstall", "ArtifactCommit", "Download"]
-    for alert, phase in zip(report.alerts, phases, strict=True):
-        assert f"failed in {phase}\n" in alert.details.description
-    del client
-
-
-@pytest.mark.parametrize("artifact", ["release-2", "release-3"])
-def test_by_hand_and_the_power_was_cut(paths, artifact) -> None:
-    """The download was good, and nobody has taken the work tree away: who knows what the module has done."""
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            client.plant_tree(artifact)
-            script(paths, "Download_Leave", "standalone", artifact="release-2")
-            await moment()
-        client.kill()
-        for _ in range(2):
-            again = JudgingReport(report.memory)
-            async with watched(paths, again):
-                await asyncio.sleep(0.3)
-                assert not list(paths.deployment_spool.iterdir())
-            report.alerts += again.alerts
-            report.memory = again.memory
-
-    asyncio.run(scenario())
-    assert told(report) == ([(CRITICAL, FAILED, "release-2", "unknown")] if artifact == "release-2" else [])
-
-
 def test_only_the_name_tells(paths) -> None:
     """Nothing but the artifact's name was left behind while the daemon was down."""
     client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
@@ -733,65 +484,6 @@ def test_only_the_name_tells(paths) -> None:
         (CRITICAL, FAILED, "release-2", "inconsistent"),
         (OK, FAILED, "release-2", "committed"),
     ]
-
-
-def test_hostile_files_in_the_spool(paths) -> None:
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            spool: Path = paths.deployment_spool
-            secret = paths.root / "secret"
-            secret.write_text("secret")
-            (spool / "link").symlink_to(secret)
-            (spool / "folder").mkdir()
-            (spool / "long").write_bytes(b"x" * 100_000)
-            (spool / "nonsense").write_bytes(b"\xff\0script=rm -rf\nend=1\n")
-            script(paths, "ArtifactFailure_Enter", "standalone", artifact="x\x1b[31m\x00" + "y" * 3000)
-            await report.until(lambda: report.alerts)
-            assert [path.name for path in spool.iterdir()] == ["folder"]
-            assert secret.exists()
-
-    asyncio.run(scenario())
-    (alert,) = report.alerts
-    assert alert.subject.name.isprintable()
-    assert len(alert.subject.name) < 600
-    del client
-
-
-# Stuck
-
-
-class FullDisk(JudgingReport):
-    """Nothing that it is told gets to the disk."""
-
-    async def tell(self, observation) -> None:
-        await super().tell(observation)
-        raise OutboxError("no space left on device")
-
-
-def test_what_a_script_wrote_stays_until_the_alert_is_on_the_disk(paths) -> None:
-    """
-    The disk is full, and then the power is cut: the next daemon tells it. It is one alert for each of them.
-    """
-    client = UpdateFiles(paths.mender)
-    full, report = FullDisk(), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, full):
-            memory = full.memory
-            script(paths, "ArtifactInstall_Error_50_mender-monitor", "standalone", artifact="release-2")
-            await full.until(lambda: full.alerts)
-            client.installed("release-1")  # it looks again
-            await asyncio.sleep(0.5)
-        assert len(full.alerts) == 1 and len(list(paths.deployment_spool.iterdir())) == 1
-        report.memory = memory
-        async with watched(paths, report):
-            await report.until(lambda: report.alerts)
-            await report.until(lambda: not list(paths.deployment_spool.iterdir()))
-
-    asyncio.run(scenario())
-    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
 
 
 def test_a_log_that_cannot_be_read_hides_no_other(paths, monkeypatch) -> None:
@@ -840,26 +532,6 @@ def test_one_that_is_stuck_and_moves_again(paths, monkeypatch) -> None:
         (CRITICAL, STUCK, "release-2"),
         (OK, STUCK, "release-2"),
     ] * 2
-
-
-def test_one_by_hand_whose_module_hangs_is_stuck(paths, monkeypatch) -> None:
-    """
-    The older client writes nothing meanwhile, so it is looked at now and then: that is no sign of life.
-    """
-    monkeypatch.setattr(updates, "RETRY_S", 0.2)
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report, DEPLOYMENT_STUCK="1s"):
-            client.plant_tree("release-2")
-            try:
-                await report.until(lambda: report.alerts)
-            finally:
-                client.remove_tree()
-            await report.until(lambda: (OK, STUCK) in [(one.level, one.name) for one in report.alerts])
-
-    asyncio.run(scenario())
-    assert (report.alerts[0].name, report.alerts[0].subject.name) == (STUCK, "release-2")
 
 
 @pytest.mark.parametrize(("hours", "alerts"), [(1, []), (3, [STUCK])])
