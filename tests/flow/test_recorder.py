@@ -113,6 +113,25 @@ async def test_an_event_expires_by_itself_even_over_a_restart(tmp_path: Path) ->
 
 
 @in_loop
+async def test_a_repetition_counts_after_a_restart(tmp_path: Path) -> None:
+    """
+    No alert comes of it, so it is stored at the end: the expiration begins anew with it.
+    """
+    run = Run(tmp_path)
+    run.recorder.start(CHECK, 3600).observe(MATCH)
+    await run.stored()
+    await run.end()
+    later = Run(tmp_path, BootClock("boot-2", ahead=2000))
+    later.recorder.start(CHECK, 3600).observe(MATCH)
+    assert await later.end() == [(CRITICAL, MATCH.name)]
+    last = Run(tmp_path, BootClock("boot-3", ahead=4000))
+    report = last.recorder.start(CHECK, 3600)
+    await asyncio.sleep(0.1)
+    assert report.is_bad()
+    assert await last.end() == [(CRITICAL, MATCH.name)]
+
+
+@in_loop
 async def test_an_expiration_is_waited_for(tmp_path: Path) -> None:
     """
     The alarm rings without anything else happening.
