@@ -26,6 +26,23 @@ def event(name: str, artifact: str = "release-2", at: float = 100.0) -> Event:
     return Event(state, action, "standalone", "", artifact, "boot", at, 1_800_000_000.0)
 
 
+def test_what_a_script_says_without_an_id_is_of_the_deployment_that_ran() -> None:
+    """
+    Of the same artifact and by the server, and only where the script found no id itself.
+    """
+    memory = Memory(ran=("d1", "release-2"))
+    word = replace(event("ArtifactInstall_Error"), mode=MANAGED)
+    assert memory.completed(word).deployment == "d1"
+    assert memory.completed(replace(word, deployment="d0")).deployment == "d0"
+    for other in (
+        replace(word, artifact="release-3"),
+        replace(word, mode=STANDALONE),
+        replace(word, artifact=""),
+    ):
+        assert memory.completed(other) == other
+    assert Memory().completed(replace(word, artifact="")).deployment == ""
+
+
 def test_the_mark_of_an_older_failure_is_not_taken_for_this_ones() -> None:
     log = DeploymentLog(success=False, phase="update-install")
     old = "release-0_INCONSISTENT"
