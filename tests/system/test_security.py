@@ -38,7 +38,10 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 made.device.run(f"mender-monitorctl baseline learn {check}")
             made.device.run(f"mender-monitorctl enable {check}")
         # The first scans have idle priority: on a busy machine they are late.
-        made.device.wait_until(lambda: all(made.state(*check.split()) == "OK" for check in FIVE), 180)
+        try:
+            made.device.wait_until(lambda: all(made.state(*check.split()) == "OK" for check in FIVE), 400)
+        except AssertionError as error:
+            raise AssertionError(made.device.run("mender-monitorctl status")) from error
         yield made
 
 
