@@ -19,10 +19,15 @@ OWN_UNITS = "mender-monitor"  # what the units of this product begin with
 
 @dataclass(slots=True)
 class _Followed:
-    """A connection: its counters, as far as they were counted, and for whom. None: not looked up yet."""
+    """
+    A connection: its counters, as far as they were counted, and for whom. None: not looked up yet.
+
+    *gone*: it was not there at the last look, and its end, which the kernel tells a moment later, is awaited.
+    """
 
     counters: Bytes
     who: Who | None = None
+    gone: bool = False
 
 
 class Connections:
@@ -96,12 +101,17 @@ class Connections:
             if followed is None:
                 # All that was there at the last look is known: what is new has transferred all since.
                 followed = _Followed(Bytes() if unknown_too else one.counters)
+            followed.gone = False
             if len(self._followed) >= MAX_CONNECTIONS:
                 self._crowded = True
                 continue
             self._followed[one.cookie] = followed
             if one.counters != followed.counters and _interface(one, addresses) in shares:
                 active.append((one, followed))
+        for cookie, followed in before.items():
+            if cookie not in self._followed and not followed.gone:
+                followed.gone = True
+                self._followed[cookie] = followed
         self._find([(one, f) for one, f in active if f.who is None and self._is_much(one, f)])
         for one, followed in active:
             if followed.who is not None:
@@ -122,12 +132,11 @@ class Connections:
         for one, followed in wanted:
             followed.who = self._newest(holders.pids.get(one.inode, ()), known)
         if any(followed.who is None for _, followed in wanted):
-            # One that has ended meanwhile is counted when the kernel tells of it.
-            living = {one.cookie: one.inode for one in self._tcp.connections()}
+            inodes = {one.cookie: one.inode for one in self._tcp.connections()}
             for one, followed in wanted:
-                if followed.who is None and one.cookie in living:
+                if followed.who is None:
                     # What was closed, maybe just now, is sent to its end without a process.
-                    followed.who = _unheld(one) if living[one.cookie] else _unseen(one)
+                    followed.who = _unheld(one) if inodes.get(one.cookie) else _unseen(one)
 
     def _newest(self, pids: Iterable[int], known: dict[int, Who | None]) -> Who | None:
         """Of several holders the one that started last: its parents gave it the connection."""

@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+from mender_monitor_py.host.tcpcounters import TcpCounters
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -159,6 +161,19 @@ def _run(command: str) -> str:
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
+
+
+@contextmanager
+def end_of_connection(sent: int) -> Iterator[None]:
+    """
+    In this block a connection that has *sent* so many bytes is closed; afterwards it has ended.
+
+    The kernel has told so, at the same time, everybody in this network who listens.
+    """
+    with closing(TcpCounters()) as counters:
+        yield
+        while not any(one.counters.sent >= sent for one in counters.ended()):
+            time.sleep(0.01)  # the kernel holds its news until they are read
 
 
 # It forks, so that its parent is not the one who started it.
