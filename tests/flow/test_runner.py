@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -197,11 +198,14 @@ def test_all_ends_when_the_watcher_is_gone(tmp_path: Path) -> None:
         os.close(writing)
         with os.fdopen(reading) as pipe:
             pids = pipe.readline().split()
-            assert all(is_running(pid) for pid in pids)
+            ends = [os.pidfd_open(int(pid)) for pid in pids]
+            assert select.select(ends, [], [], 0)[0] == []
             ours.close()
-            assert pipe.read() == ""  # the last one that could write to it has ended
+            assert pipe.read() == ""  # the last one that could write to it has closed it
         assert program.wait(SOON) == 0
-        assert not any(is_running(pid) for pid in pids)
+        for end in ends:  # the kernel closes what a process has open a moment before it has ended
+            assert select.select([end], [], [], SOON)[0] == [end]
+            os.close(end)
 
 
 class started:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -24,7 +25,7 @@ from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.traffic import TrafficCheck
 from mender_monitor_py.subsystems.trafficprocesses import is_own_unit
 from tests.fakes.judging import JudgingReport
-from tests.fakes.network import TRANSFER, Neighbour, in_own_network, ip, program, running
+from tests.fakes.network import TRANSFER, Neighbour, end_of_connection, in_own_network, ip, program, running
 from tests.fakes.watched import looked as watched
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -147,7 +148,6 @@ def test_the_process_that_sent_most_comes_first(paths, tmp_path):
     """
     Among others: of one that ended, its connection's other end is named.
 
-    What it has left to the kernel may still be on its way, and then is nobody's.
     The alert comes when the last one has sent more than 0.8M of its 1.5M.
     """
 
@@ -160,7 +160,10 @@ def test_the_process_that_sent_most_comes_first(paths, tmp_path):
                     assert first.first_line.isdigit()
                     await looks()
                     assert report.alerts == []
-                    with running(sys.executable, TRANSFER, FOUR, str(1500 * KIB), "0", "short"):
+                    with contextlib.ExitStack() as stack:
+                        with end_of_connection(1500 * KIB):
+                            short = running(sys.executable, TRANSFER, FOUR, str(1500 * KIB), "0", "short")
+                            stack.enter_context(short)
                         await report.until(lambda: report.alerts)
             lines = report.alerts[0].details.description.splitlines()
             top = [line.partition(". ")[2] for line in lines if line[:1].isdigit() and ". " in line[:3]]
