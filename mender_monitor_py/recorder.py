@@ -306,6 +306,10 @@ class CheckReport:
     def silent(self) -> bool:
         return self._recorder.silent(self._check)
 
+    @property
+    def stored(self) -> bool:
+        return not self._recorder.error
+
     def is_bad(self, key: str = "") -> bool:
         state = self._record.states.get(key)
         return state is not None and state.bad

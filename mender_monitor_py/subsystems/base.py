@@ -107,6 +107,10 @@ class Report(Protocol):
     def silent(self) -> bool:
         """Whether nothing is told for now: somebody silenced the check, or the update client installs."""
 
+    @property
+    def stored(self) -> bool:
+        """Whether all that was told is on the disk. Else the outbox holds it until it can be written."""
+
     def is_bad(self, key: str = "") -> bool:
         """Whether the finding *key* is bad at this moment."""
 

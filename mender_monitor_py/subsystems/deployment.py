@@ -34,6 +34,7 @@ FAILED, STUCK = "Deployment failed", "Deployment stuck"
 SETTLE_S = 3.0  # a script's word may come before the client's own, or after it
 FOUND_LATER_S = 60.0  # an alert that comes later than this after the end says when that was
 SAFETY_S = 600.0  # from look to look while events tell all
+STORED_S = 60.0  # from look to look while the outbox cannot be written
 _STUCK_KEY = "\tstuck"  # no artifact's: what they are called is made fit to be shown
 
 _STUCK = Field(
@@ -70,7 +71,6 @@ class _Watch:
         self._memory = Memory.from_text(report.memory)
         self._wake = asyncio.Event()
         self._words = Words(host.paths.deployment_spool, host.inotify, self._wake.set)
-        self._stored = True  # what came of them
         self._awaited = 0.0  # until when they are
         self._ended: list[Change] = []
         self._known_logs: dict[str, tuple[int, int]] = {}
@@ -101,6 +101,9 @@ class _Watch:
             else:
                 self._report.known()
             patience = min(patience, self._judge_stuck())
+            self._words.judged((), durable=self._report.stored)
+            if self._words.kept:
+                patience = min(patience, STORED_S)
             await wait(self._wake, patience)
 
     def close(self) -> None:
@@ -210,7 +213,7 @@ class _Watch:
         patience = await self._judge_quiet(of_logs, installed)
         by_hand = any(change.update.mode == STANDALONE for change in changes)
         if not events or by_hand:
-            self._words.judged(words, durable=self._stored)
+            self._words.judged(words, durable=self._report.stored)
             return patience if patience < SAFETY_S else await self._judge_name(installed)
         if not self._updates.settled:
             return SAFETY_S
@@ -227,7 +230,7 @@ class _Watch:
                 if verdict.id:
                     self._memory = self._memory.with_judged(verdict.id)
                 await self._tell(verdict)
-        self._words.judged(words, durable=self._stored)
+        self._words.judged(words, durable=self._report.stored)
         return patience if patience < SAFETY_S else await self._judge_name(installed)
 
     async def _judge_quiet(self, words: list[Word], installed: str) -> float:
@@ -265,7 +268,7 @@ class _Watch:
             self._memory = self._memory.with_judged(deployment)
         if verdict is not None:
             await self._tell(verdict)
-        self._words.judged(own, durable=self._stored)
+        self._words.judged(own, durable=self._report.stored)
 
     def _awaits_scripts(self, events: list[Event]) -> float:
         """The seconds for which to wait for their words: a busy device writes them after the client's own."""
@@ -333,11 +336,8 @@ class _Watch:
             cleared_status="committed",
         )
         self._remember(self._memory.with_open(verdict.subject))
-        try:
+        with suppress(OutboxError):  # the outbox says so, and holds the alert until it can be written
             await self._report.tell(seen)
-            self._stored = True
-        except OutboxError:  # the outbox says so, and holds the alert until it can be written
-            self._stored = False
 
     def _success(self, name: str) -> None:
         self._remember(replace(self._memory, open=()))

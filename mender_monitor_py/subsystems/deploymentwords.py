@@ -82,6 +82,11 @@ class Words:
             found[id(event)] for event in deploymentevents.in_order(word.event for word in found.values())
         ]
 
+    @property
+    def kept(self) -> bool:
+        """Whether there are files that were judged, and wait for the disk."""
+        return bool(self._judged)
+
     def judged(self, words: Collection[Word], *, durable: bool) -> None:
         """These were judged. They are kept for the next start until what they led to is on the disk."""
         self._judged.update(word.path for word in words)

@@ -23,6 +23,7 @@ class JudgingReport:
         self.notes: dict[str, str] = {}
         self.memory = memory
         self.silent = False
+        self.stored = True
         self.reason = "starting"
         self._limits = Limits(60, 1000, expires_after)
         self._more = asyncio.Event()

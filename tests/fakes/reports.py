@@ -25,6 +25,7 @@ class KeptReport:
         self.notes: dict[str, str] = {}
         self.memory = ""
         self.silent = False
+        self.stored = True
         self._refuses = refuses
         self._more = asyncio.Event()
 

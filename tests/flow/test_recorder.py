@@ -293,14 +293,18 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     report = run.recorder.start(CHECK, None)
     report.observe(replace(PORT, name="first", key="first"))
     await run.stored()
+    stored = [report.stored]
     with full_disk():
         report.observe(replace(PORT, name="second", key="second"))
         await asyncio.wait_for(run.changed.wait(), 20)
         while not run.recorder.error:
             run.changed.clear()
             await asyncio.wait_for(run.changed.wait(), 20)
+        stored.append(report.stored)
     report.observe(replace(PORT, name="third", key="third"))
     assert [name for _, name in await run.end()] == ["first", "second", "third"]
+    stored.append(report.stored)
+    assert stored == [True, False, True]
 
 
 @contextmanager

@@ -228,6 +228,7 @@ class FullDisk(JudgingReport):
 
     async def tell(self, observation) -> None:
         await super().tell(observation)
+        self.stored = False
         raise OutboxError("no space left on device")
 
 
@@ -253,6 +254,26 @@ def test_what_a_script_wrote_stays_until_the_alert_is_on_the_disk(paths) -> None
 
     asyncio.run(scenario())
     assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
+
+
+def test_what_a_script_wrote_goes_when_the_disk_has_room_again(paths, monkeypatch) -> None:
+    """The alert was held and is written then; the scripts write nothing beside too many old words."""
+    monkeypatch.setattr(deployment, "STORED_S", 0.1)
+    full = FullDisk()
+
+    async def scenario() -> None:
+        async with watched(paths, full):
+            script(paths, "ArtifactInstall_Error_50_mender-monitor", "standalone", artifact="release-2")
+            await full.until(lambda: full.alerts)
+            await asyncio.sleep(0.5)
+            assert list(paths.deployment_spool.iterdir())
+            full.stored = True
+            async with asyncio.timeout(SOON):
+                while list(paths.deployment_spool.iterdir()):
+                    await asyncio.sleep(0.02)
+        assert len(full.alerts) == 1
+
+    asyncio.run(scenario())
 
 
 def test_one_by_hand_whose_module_hangs_is_stuck(paths, monkeypatch) -> None:
