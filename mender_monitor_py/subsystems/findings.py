@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 
 from mender_monitor_py.model import CRITICAL, Details, Observation, Subject
@@ -12,6 +13,7 @@ BASELINE = "+baseline"  # the list itself is not trusted: that begins and ends w
 _NAMED = 10
 _MAX_SUMMED = 100_000
 _MAX_PASSED = 100
+_MAX_REMEMBERED = 32 * 1024  # bytes
 
 
 class Findings:
@@ -21,7 +23,8 @@ class Findings:
     *limit* is how many new ones in one look are told each by itself. *name* is the summary's alert name,
     *subject* what it is about, *level* its level. *events*: the findings have no natural end, nor has
     their summary. *members* are the keys that the summary stood for in an earlier run; None: not kept.
-    *key* is the summary's own, for a check that has several.
+    *key* is the summary's own, for a check that has several. *remembers*: the check has no memory of its
+    own, so that it is the members'.
     """
 
     def __init__(
@@ -35,8 +38,12 @@ class Findings:
         events: bool = False,
         members: Collection[str] | None = None,
         key: str = SUMMARY,
+        remembers: bool = False,
     ) -> None:
         self._report = report
+        self._remembers = remembers
+        if remembers and report.is_bad(key):
+            members = _members(report.memory)
         self._limit = limit
         self._summary = Observation(level, name, Subject(subject, "summary", "many"), key=key, event=events)
         self._summed = set(members or ())
@@ -75,6 +82,7 @@ class Findings:
         self._summed &= keys
         if self._summed:
             keys.add(self._summary.key)
+        self._remember()
         self._resumed = False
         self._report.gone(keys, cleared)
         self._report.known()
@@ -150,7 +158,31 @@ class Findings:
             cleared_status="none",
         )
         told_before = self._summary_is_told
+        self._remember()  # it is stored with the alert
         if memory is not None or not told_before:
             self._report.observe(seen, memory)
         if told_before:  # further ones: a repetition is not sent by itself
             await self._report.tell(seen)
+
+    def _remember(self) -> None:
+        if self._remembers:
+            self._report.remember(_memory(self._summed))
+
+
+def _memory(members: Collection[str]) -> str:
+    """For :func:`_members`; empty for none, and for more than a restart is worth."""
+    if not members or sum(map(len, members)) > _MAX_REMEMBERED:
+        return ""
+    text = json.dumps(sorted(members))
+    return text if len(text) <= _MAX_REMEMBERED else ""
+
+
+def _members(memory: str) -> list[str] | None:
+    """The keys; None: they were not kept."""
+    try:
+        found = json.loads(memory)
+    except ValueError:
+        return None
+    if not isinstance(found, list) or not all(isinstance(key, str) for key in found):
+        return None
+    return found

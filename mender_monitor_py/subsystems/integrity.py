@@ -153,7 +153,12 @@ class _Watch:
         self._pace = Pace()
         self._expected = Expected(host, report, check, check.inline)
         self._findings = Findings(
-            report, check.max_alerts, "Many executables are not as expected", check.id.name, self._level
+            report,
+            check.max_alerts,
+            "Many executables are not as expected",
+            check.id.name,
+            self._level,
+            remembers=True,
         )
         self._paths = PathWatch(host.inotify, self._touched, self._pass_soon)
         self._table = WatchedMounts(self._mounts_changed)

@@ -86,7 +86,9 @@ class PortsCheck(Baselined[Entry, Port]):
     async def run(self, host: Host, report: Report) -> None:
         expected = Expected(host, report, self, self.inline)
         level = self.settings.default_alert_level
-        findings = Findings(report, self._max_alerts, "Many unexpected open ports", self.id.name, level)
+        findings = Findings(
+            report, self._max_alerts, "Many unexpected open ports", self.id.name, level, remembers=True
+        )
         ports = self._open(host)
         look_again = True
         try:

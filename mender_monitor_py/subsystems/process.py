@@ -141,7 +141,13 @@ class _Watch:
         self._hidden = HiddenFindings(host, self._level, wanted=check.hidden)
         self._expected = Expected(host, report, check, check.inline)
         self._findings = Findings(
-            report, check.max_alerts, "Many unexpected processes", check.id.name, self._level, events=True
+            report,
+            check.max_alerts,
+            "Many unexpected processes",
+            check.id.name,
+            self._level,
+            events=True,
+            remembers=True,
         )
         self._verdicts = Verdicts(self._expected, deny=check.deny)
         self._later: list[tuple[Image, int, Facts]] = []

@@ -170,7 +170,12 @@ class _Watch:
         self._expected = Expected(host, report, check, check.inline)
         self._events = SetuidEvents(host, report, check, self._touched, self._scan_soon)
         self._findings = Findings(
-            report, check.max_alerts, "Many unexpected set-uid executables", check.id.name, self._level
+            report,
+            check.max_alerts,
+            "Many unexpected set-uid executables",
+            check.id.name,
+            self._level,
+            remembers=True,
         )
         self._allowed: Allowed | None = None
         self._known: dict[str, Found] = {}
