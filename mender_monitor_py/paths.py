@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT_VARIABLE = "MENDER_MONITOR_ROOT"
+# By these the update client's own trees are moved (clients 4 and 5: src/common/conf/paths).
+CONF_VARIABLE, STORE_VARIABLE = "MENDER_CONF_DIR", "MENDER_DATASTORE_DIR"
 
 
 @dataclass(frozen=True)
@@ -14,15 +16,23 @@ class Paths:
     """
     The paths under *root*; ``/`` on a device, a folder in the demo and the tests.
 
-    Watched files and commands of the checks are the device's own and are not moved.
+    Watched files and commands of the checks are the device's own and are not moved. *client_conf* and
+    *client_store* are the update client's folders where they are not the usual ones.
     """
 
     root: Path = Path("/")
+    client_conf: Path | None = None
+    client_store: Path | None = None
 
     @classmethod
     def from_environment(cls) -> Paths:
-        """The root that ``MENDER_MONITOR_ROOT`` names, else ``/``."""
-        return cls(Path(os.environ.get(ROOT_VARIABLE) or "/").absolute())
+        """
+        The root that ``MENDER_MONITOR_ROOT`` names, else ``/``.
+
+        The update client's folders are those of its own ``MENDER_CONF_DIR`` and ``MENDER_DATASTORE_DIR``.
+        """
+        root, conf, store = (os.environ.get(name) for name in (ROOT_VARIABLE, CONF_VARIABLE, STORE_VARIABLE))
+        return cls(Path(root or "/").absolute(), Path(conf) if conf else None, Path(store) if store else None)
 
     @property
     def etc(self) -> Path:
@@ -109,12 +119,12 @@ class Paths:
 
     @property
     def mender_conf(self) -> Path:
-        return self.root / "etc/mender/mender.conf"
+        return (self.client_conf or self.root / "etc/mender") / "mender.conf"
 
     @property
     def mender(self) -> Path:
         """The update client's own state; a link to the data partition as a rule, and it may dangle."""
-        return self.root / "var/lib/mender"
+        return self.client_store or self.root / "var/lib/mender"
 
     @property
     def mender_fallback_conf(self) -> Path:

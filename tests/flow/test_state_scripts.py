@@ -27,12 +27,12 @@ LONGEST_S, HANGS_S = 10.0, 60
 CALLER = "import subprocess, sys; sys.exit(subprocess.call([sys.argv[1]]))"
 
 
-def call(script: Path, root: Path, *arguments: str) -> tuple[int, str, float]:
-    """Run *script* as a client that was called with *arguments*; status, output, seconds."""
+def call(script: Path, root: Path, *arguments: str, **variables: str) -> tuple[int, str, float]:
+    """Run *script* as a client that was called with *arguments* and *variables*; status, output, seconds."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", CALLER, str(script), *arguments],
-        env={"PATH": os.environ["PATH"], "MENDER_MONITOR_ROOT": str(root)},
+        env={"PATH": os.environ["PATH"], "MENDER_MONITOR_ROOT": str(root), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -108,6 +108,20 @@ def test_the_logs_are_in_another_folder(device, where, text) -> None:
     event = deploymentevents.parse(file.read_bytes())
     assert event is not None
     assert event.deployment == "another-id"
+
+
+def test_a_client_whose_folders_are_elsewhere(device, tmp_path) -> None:
+    """Clients 4 and 5 are moved by variables, which their scripts inherit."""
+    conf, store = tmp_path / "conf", device.mender.rename(tmp_path / "store")
+    (device.root / "data/logs").mkdir(parents=True)
+    (device.root / "data/logs/deployments.0000.another-id.log").touch()
+    conf.mkdir()
+    (conf / "mender.conf").write_text('{"UpdateLogPath": "/data/logs"}')
+    call(ALL[0], device.root, "daemon", MENDER_CONF_DIR=str(conf), MENDER_DATASTORE_DIR=str(store))
+    (file,) = device.deployment_spool.iterdir()
+    event = deploymentevents.parse(file.read_bytes())
+    assert event is not None
+    assert (event.deployment, event.artifact) == ("another-id", "release 2=x")
 
 
 def test_the_other_slot_has_no_monitor(device) -> None:

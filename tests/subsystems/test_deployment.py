@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -300,6 +301,26 @@ def test_several_ways_and_the_logs_in_another_folder(paths, deployment_id) -> No
     asyncio.run(scenario())
     assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
     assert "deployment: d1" in report.alerts[0].details.description
+
+
+@pytest.mark.parametrize("logs", ["", "/data/logs"])
+def test_a_client_whose_folders_are_elsewhere(paths, tmp_path, logs) -> None:
+    """MENDER_CONF_DIR and MENDER_DATASTORE_DIR move clients 4 and 5."""
+    moved = replace(paths, client_conf=tmp_path / "conf", client_store=tmp_path / "store")
+    moved.client_conf.mkdir()
+    moved.mender_conf.write_text(f'{{"UpdateLogPath": "{logs}"}}' if logs else "{}")
+    where = paths.root / logs.lstrip("/") if logs else None
+    if where is not None:
+        where.mkdir(parents=True)
+    client, report = UpdateFiles(moved.mender, "cpp", logs=where), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(moved, report):
+            await fail(client, "one")
+            await report.until(lambda: report.alerts)
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
 
 
 @GENERATIONS
