@@ -16,6 +16,19 @@ from mender_monitor_py.subsystems.base import Check
 from tests.fakes.judging import JudgingReport
 
 
+TURN_S = 0.01
+
+
+async def elapse(seconds: float) -> None:
+    """
+    So much time passes, for what waits in this event loop, too: it has many turns meanwhile.
+
+    After a machine that stood still one sleep ends before a check has had the two or three turns of a look.
+    """
+    for _ in range(round(seconds / TURN_S)):
+        await asyncio.sleep(TURN_S)
+
+
 @asynccontextmanager
 async def started(
     paths: Paths,
