@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from mender_monitor_py.host.tcpcounters import TcpCounters
@@ -63,7 +63,8 @@ def running(executable: str, code: str, *arguments: str) -> Iterator[Running]:
         process.first_line = process.stdout.readline().strip()
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # all of it has ended
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
 
@@ -75,10 +76,19 @@ _TABLES = [Path("/proc/thread-self/net", name) for name in ("tcp", "tcp6", "udp"
 
 @contextmanager
 def netcat(port: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """*command*, a netcat of whatever name, runs: it has *port*, of whatever protocol; ended afterwards."""
+    """
+    *command*, a netcat of whatever name, runs: it has *port*, of whatever protocol; ended afterwards.
+
+    Another one may have the port of another family or protocol before.
+    """
+
+    def sockets() -> int:
+        return sum(table.read_text().count(f":{port:04X} ") for table in _TABLES)
+
+    before = sockets()
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
-        while not any(f":{port:04X} " in table.read_text() for table in _TABLES):
+        while sockets() <= before:
             assert process.poll() is None, f"{command} has ended"
             time.sleep(0.01)  # the kernel tells nobody of a port
         yield process
@@ -87,8 +97,10 @@ def netcat(port: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate()
 
 
+# With "short" it closes its sockets, and goes on, at SIGUSR1.
 LISTEN = """
-import socket, sys, time
+import signal, socket, sys, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 protocol, address, port, *options = sys.argv[1:]
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
@@ -103,7 +115,7 @@ for _ in range(2 if "twice" in options else 1):
     keep.append(s)
 print("ready", flush=True)
 if "short" in options:
-    time.sleep(1.5)
+    signal.sigwait({signal.SIGUSR1})
     s.close()
 time.sleep(600)
 """

@@ -28,8 +28,8 @@ from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.ports import PortsCheck
 from tests.fakes.judging import JudgingReport
 from tests.fakes.network import LISTEN, NETCAT, TRADITIONAL, in_own_network, netcat, program, running
+from tests.fakes.watched import elapse, runs_on
 from tests.fakes.watched import looked as watched
-from tests.fakes.watched import runs_on
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 CHECK = CheckId("ports", "external")
@@ -53,13 +53,22 @@ def in_network(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 async def looks(report: JudgingReport) -> None:
     """A few looks pass."""
-    await asyncio.sleep(0.4)
+    await elapse(0.4)
 
 
 async def one_finding(
-    paths, attack: AbstractContextManager[subprocess.Popen[Any]], subject: str, address: str
+    paths,
+    attack: AbstractContextManager[subprocess.Popen[Any]],
+    subject: str,
+    address: str,
+    *,
+    closes: bool = False,
 ) -> str:
-    """*attack* is one finding, with who did it, and one OK when it ends; the finding's description."""
+    """
+    *attack* is one finding, with who did it, and one OK when it ends; the finding's description.
+
+    It ends when its process does, or *closes* the port before that, when it is told to.
+    """
     port, _, executable = subject.partition(" ")
     async with watched(paths, check()) as report:
         with attack as process:
@@ -72,6 +81,9 @@ async def one_finding(
             assert f"pid: {process.pid}\nexecutable: {executable}\n" in text
             assert "user: root" in text
             assert f"parent: {os.getpid()} " in text
+            if closes:
+                process.send_signal(signal.SIGUSR1)
+                await report.until(lambda: len(report.alerts) > 1)
         await report.until(lambda: len(report.alerts) > 1)
         assert (report.alerts[1].level, report.alerts[1].subject.status) == (OK, "closed")
         await looks(report)
@@ -146,7 +158,8 @@ def test_what_netcat_cannot_is_one_finding_too(paths, attacker, arguments, port,
     """
 
     async def scenario():
-        await one_finding(paths, running(attacker, LISTEN, *arguments), f"{port} {attacker}", address)
+        attack, subject = running(attacker, LISTEN, *arguments), f"{port} {attacker}"
+        await one_finding(paths, attack, subject, address, closes="short" in arguments)
 
     in_network(scenario)
 
