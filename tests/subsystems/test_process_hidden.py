@@ -17,6 +17,7 @@ from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import hidden, processevents
 from mender_monitor_py.host.procconnector import ProcConnector
 from mender_monitor_py.host.procfs import Procfs
+from tests.fakes.executed import executed
 from tests.fakes.network import program, running
 from tests.fakes.process_checks import SLEEP, about, check, has_connector
 from tests.fakes.watched import looked as watched
@@ -125,7 +126,7 @@ def test_a_process_that_the_listing_does_not_show(paths, tmp_path, monkeypatch, 
         one, procfs = check(tmp_path), Filtered()
         one.interval = 1
         async with watched(paths, one, procfs=procfs) as report:
-            with subprocess.Popen(["sleep", "600"]) as found:
+            with executed(["sleep", "600"]) as found:
                 try:
                     procfs.hidden = found.pid
                     await report.until(lambda: f"Hidden process {found.pid}" in report.open)
