@@ -15,8 +15,9 @@ from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import deployment
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.deployment import DeploymentCheck
-from tests.fakes.judging import JudgingReport
+from tests.fakes.judging import SOON, JudgingReport
 from tests.fakes.update_files import PROGRAM, UpdateFiles
+from tests.fakes.watched import elapse
 
 CHECK = CheckId("deployment", "mender")
 GENERATIONS = pytest.mark.parametrize("generation", ["go", "cpp"])
@@ -48,7 +49,15 @@ async def watched(paths, report: JudgingReport, **values: str):
 
 async def moment() -> None:
     """What the kernel told is taken."""
-    await asyncio.sleep(0.1)
+    await elapse(0.1)
+
+
+async def taken(paths) -> None:
+    """What the scripts wrote was judged, and is gone."""
+    async with asyncio.timeout(SOON):
+        while list(paths.deployment_spool.iterdir()):
+            await asyncio.sleep(0.02)
+    await moment()
 
 
 async def fail(

@@ -15,7 +15,6 @@ from mender_monitor_py.paths import Paths
 from mender_monitor_py.subsystems.base import Check
 from tests.fakes.judging import JudgingReport
 
-
 TURN_S = 0.01
 
 

@@ -50,9 +50,10 @@ def test_what_is_changed_after_the_grace_is_not_the_clients(
     """
 
     async def story() -> None:
-        async with running(paths, grace=0.5) as run:
+        async with running(paths) as run:
             install(client)
             await run.until(lambda: run.holding.held)
+            run.holding.set_grace(0.1)
             await run.until(lambda: not run.host.updating)
             over = run.clock.now().wall
             await asyncio.sleep(0.1)

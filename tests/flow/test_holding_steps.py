@@ -19,6 +19,7 @@ from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.paths import Paths
 from tests.fakes.holding_run import ENTERED, LOGIN, PORT, PORTS, Run, ShiftedClock
 from tests.fakes.update_files import UpdateFiles
+from tests.fakes.watched import elapse
 
 STEPS = st.one_of(
     st.tuples(
@@ -65,7 +66,7 @@ class Device:
                 store = self.client.folder / "mender-store"
                 good = store.read_bytes()
                 store.write_bytes(b"x" * len(good))
-                await asyncio.sleep(0.05)
+                await elapse(0.05)
                 store.write_bytes(good)
             case ("login",):
                 self.logins += 1
@@ -82,14 +83,14 @@ class Device:
                     self.clock = ShiftedClock(f"boot-{self.boots}")
                 self._start()
                 self.ports.observe(PORT if self.port else replace(PORT, level=OK))
-        await asyncio.sleep(0.06)
+        await elapse(0.06)
 
     def _phase(self, name: str) -> None:
         self.client.phase(name, f"release-{self.deployments}")
 
     async def _stored(self) -> None:
         """The transaction that nobody waits for."""
-        await asyncio.sleep(0.03)
+        await elapse(0.03)
         await self.run.recorder.run_in_worker(lambda: None)
 
     async def end(self) -> None:

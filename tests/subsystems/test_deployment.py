@@ -18,9 +18,10 @@ from mender_monitor_py.host.deploymentlogs import LogFile
 from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.subsystems import deployment
 from mender_monitor_py.subsystems.deployment import FAILED, STUCK
-from tests.fakes.deployment_run import GENERATIONS, fail, hurry, moment, script, succeed, told, watched
+from tests.fakes.deployment_run import GENERATIONS, fail, hurry, moment, script, succeed, taken, told, watched
 from tests.fakes.judging import JudgingReport
 from tests.fakes.update_files import SECRET, UpdateFiles
+from tests.fakes.watched import elapse
 
 
 @pytest.fixture(autouse=True)
@@ -269,8 +270,7 @@ def test_a_failure_that_several_ways_tell_is_one(paths, generation) -> None:
             await fail(client, "d1")
             await report.until(lambda: report.alerts)
             script(paths, "ArtifactFailure_Leave", "managed", artifact="release-2", deployment="d1")
-            await asyncio.sleep(0.5)
-            assert not list(paths.deployment_spool.iterdir())
+            await taken(paths)
 
     asyncio.run(scenario())
     assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
@@ -295,8 +295,7 @@ def test_several_ways_and_the_logs_in_another_folder(paths, deployment_id) -> No
             await fail(client, "d1")
             await report.until(lambda: report.alerts)
             script(paths, "ArtifactFailure_Enter", "managed", artifact="release-2", deployment=deployment_id)
-            await asyncio.sleep(0.5)
-            assert not list(paths.deployment_spool.iterdir())
+            await taken(paths)
 
     asyncio.run(scenario())
     assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
@@ -397,7 +396,7 @@ def test_a_client_that_logs_errors_only_and_takes_its_time(paths) -> None:
         async with watched(paths, report):
             client.id = "d1"
             client.log("Deployment with ID d1 started.")
-            await asyncio.sleep(0.4)
+            await elapse(0.4)
             await fail(client, "d1")
             await report.until(lambda: report.alerts)
 
@@ -456,7 +455,7 @@ def test_a_client_that_logs_errors_only_while_the_daemon_was_down(paths, generat
         """The subjects and statuses that the next daemon tells."""
         daemon = JudgingReport(report.memory)
         async with watched(paths, daemon):
-            await asyncio.sleep(0.4)
+            await elapse(0.4)
         report.memory = daemon.memory
         return [f"{one.subject.name} {one.subject.status}" for one in daemon.alerts]
 
@@ -543,8 +542,7 @@ def test_one_that_is_stuck_and_moves_again(paths, monkeypatch) -> None:
             client.begin("d1")
             await report.until(lambda: report.alerts)
             client.phase("update-install")
-            await report.until(lambda: len(report.alerts) == 2)
-            await report.until(lambda: len(report.alerts) == 3)
+            await report.until(lambda: len(report.alerts) >= 3)
             client.end(success=True, artifact="release-2")
             await report.until(lambda: len(report.alerts) == 4)
 

@@ -12,9 +12,10 @@ from mender_monitor_py.host import updates
 from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.subsystems import deployment
 from mender_monitor_py.subsystems.deployment import FAILED, STUCK
-from tests.fakes.deployment_run import hurry, moment, script, told, watched
+from tests.fakes.deployment_run import hurry, moment, script, taken, told, watched
 from tests.fakes.judging import SOON, JudgingReport
 from tests.fakes.update_files import UpdateFiles
+from tests.fakes.watched import elapse
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def test_by_hand_and_rolled_back_before_its_commit(paths, says_so) -> None:
                 script(paths, "ArtifactFailure_Enter", "standalone", artifact="release-2")
             client.standalone(None)
             client.remove_tree()
-            await asyncio.sleep(0.5)
+            await (report.until(lambda: report.alerts) if says_so else elapse(0.5))
 
     asyncio.run(scenario())
     wanted = [(CRITICAL, FAILED, "release-2", "rolled-back")] if says_so else []
@@ -96,8 +97,7 @@ def test_by_hand_while_the_daemon_was_down(paths) -> None:
         again = JudgingReport(report.memory)
         async with watched(paths, again):
             await again.until(lambda: again.alerts)
-            await asyncio.sleep(0.3)
-            assert not list(paths.deployment_spool.iterdir())
+            await taken(paths)
         report.alerts += again.alerts
 
     asyncio.run(scenario())
@@ -160,8 +160,7 @@ def test_several_by_hand_while_the_daemon_was_down(paths) -> None:
         again.alerts += cut.alerts
         async with watched(paths, again):
             await again.until(lambda: len(again.alerts) == 3)
-            await asyncio.sleep(0.3)
-            assert not list(paths.deployment_spool.iterdir())
+            await taken(paths)
         report.alerts += again.alerts
 
     asyncio.run(scenario())
@@ -190,8 +189,8 @@ def test_by_hand_and_the_power_was_cut(paths, artifact) -> None:
         for _ in range(2):
             again = JudgingReport(report.memory)
             async with watched(paths, again):
-                await asyncio.sleep(0.3)
-                assert not list(paths.deployment_spool.iterdir())
+                await taken(paths)
+                await elapse(0.3)
             report.alerts += again.alerts
             report.memory = again.memory
 
@@ -245,7 +244,7 @@ def test_what_a_script_wrote_stays_until_the_alert_is_on_the_disk(paths) -> None
             script(paths, "ArtifactInstall_Error_50_mender-monitor", "standalone", artifact="release-2")
             await full.until(lambda: full.alerts)
             client.installed("release-1")  # it looks again
-            await asyncio.sleep(0.5)
+            await elapse(0.5)
         assert len(full.alerts) == 1 and len(list(paths.deployment_spool.iterdir())) == 1
         report.memory = memory
         async with watched(paths, report):
@@ -265,12 +264,10 @@ def test_what_a_script_wrote_goes_when_the_disk_has_room_again(paths, monkeypatc
         async with watched(paths, full):
             script(paths, "ArtifactInstall_Error_50_mender-monitor", "standalone", artifact="release-2")
             await full.until(lambda: full.alerts)
-            await asyncio.sleep(0.5)
+            await elapse(0.5)
             assert list(paths.deployment_spool.iterdir())
             full.stored = True
-            async with asyncio.timeout(SOON):
-                while list(paths.deployment_spool.iterdir()):
-                    await asyncio.sleep(0.02)
+            await taken(paths)
         assert len(full.alerts) == 1
 
     asyncio.run(scenario())
