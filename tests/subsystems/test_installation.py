@@ -78,14 +78,14 @@ def test_who_writes_what_is_known(tmp_path: Path) -> None:
             return  # this kernel does not tell: nothing is explained by it
         place = client.parent
         # The child lives until it was looked at: there may be no process connector here.
-        child = f"/bin/sh -c 'echo new >{place}/ours; echo new >{place}/both; sleep 0.5'"
-        process = subprocess.Popen([client, "-c", f"{child}; true"])
+        child = f"/bin/sh -c 'echo new >{place}/ours; echo new >{place}/both; read line'"
+        process = subprocess.Popen([client, "-c", f"{child}; true"], stdin=subprocess.PIPE)
         (place / "theirs").write_text("evil")
         await until(lambda: {f"{place}/ours", f"{place}/both"} <= made.written)
         (place / "both").write_text("evil")
         await until(lambda: {f"{place}/theirs", f"{place}/both"} <= made.others)
         assert made.explains(process.pid) and not made.explains(os.getpid())
-        process.wait()
+        process.communicate(b"\n")
         assert f"{place}/ours" not in made.others and f"{place}/theirs" not in made.written
         await made.collected()
         assert f"{place}/ours" in made.written
