@@ -107,10 +107,11 @@ class FakeSystemd:
             await self._emit(MANAGER, member, signature, body)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until *condition* holds after a call."""
-        while not condition():
-            self._called.clear()
-            await self._called.wait()
+        """Wait until *condition* holds after a call. Raises TimeoutError."""
+        async with asyncio.timeout(60):
+            while not condition():
+                self._called.clear()
+                await self._called.wait()
 
     async def _emit(self, source: DBusAddress, member: str, signature: str, body: tuple[Any, ...]) -> None:
         assert self._connection is not None

@@ -79,10 +79,9 @@ def test_checks_come_and_go_without_a_restart(paths, private_bus, tmp_path):
         # Checks are started in order: when this one has looked, the one before it has its new pattern.
         monitor.enable("log", "later", SERVICE_NAME="later", LOG_PATTERN="nothing", LOG_FILE=str(log))
         await monitor.until_state("log later", OK)
-        await monitor.until(lambda: len(monitor.alerts()) >= 2)
         with log.open("a") as file:
             file.write("fatal\n")
-        await monitor.until(lambda: (CRITICAL, "Log file contains fatal") in monitor.alerts())
+        await monitor.until(lambda: len(monitor.alerts()) >= 4)
         assert sorted(monitor.alerts()) == sorted(
             [
                 (CRITICAL, "Log file contains error"),
@@ -159,8 +158,9 @@ def test_nothing_is_alerted_because_the_device_shuts_down(paths, private_bus):
 
     async def story(monitor: Monitor, systemd: FakeSystemd) -> None:
         systemd.system_state = "stopping"
+        systemd.calls.clear()
         await systemd.change("cron.service", "inactive", "dead")
-        await systemd.until(lambda: "Get" in systemd.calls or systemd.calls)
+        await systemd.until(lambda: "Get" in systemd.calls)
         assert await monitor.end() == 0
         assert monitor.alerts() == []
 
@@ -232,7 +232,7 @@ def test_a_slow_disk_keeps_nothing_from_the_daemon(paths, private_bus):
             command = [*slow, *ctl, "unsilence", "service", "cron"]
             done = await asyncio.to_thread(subprocess.run, command, cwd=PROJECT, timeout=60, check=False)
             assert done.returncode == 0
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(45):
                 await monitor.until_alerts((CRITICAL, NOT_RUNNING))
 
     watch(paths, private_bus, story, start=False)
