@@ -81,8 +81,12 @@ class Updates:
 
     @property
     def settled(self) -> bool:
-        """Whether no deployment runs, as far as it is known, and the end of the last one was told."""
-        return self._seen is None and self._ending is None
+        """
+        Whether no deployment runs, as far as it is known, and the end of the last one was told.
+
+        As long as the client has written something that was not looked at, that is not known.
+        """
+        return self._seen is None and self._ending is None and self._timer is None
 
     @property
     def artifact(self) -> str:

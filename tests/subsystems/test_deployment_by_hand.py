@@ -175,9 +175,13 @@ def test_several_by_hand_while_the_daemon_was_down(paths) -> None:
     del client
 
 
-@pytest.mark.parametrize("artifact", ["release-2", "release-3"])
-def test_by_hand_and_the_power_was_cut(paths, artifact) -> None:
-    """The download was good, and nobody has taken the work tree away: who knows what the module has done."""
+@pytest.mark.parametrize(("artifact", "settle"), [("release-2", 0.1), ("release-2", 0.0), ("release-3", 0.1)])
+def test_by_hand_and_the_power_was_cut(paths, monkeypatch, artifact, settle) -> None:
+    """
+    The download was good, and nobody has taken the work tree away: who knows what the module has done. A
+    daemon that stood still does not judge what the script says before it has looked at what the client wrote.
+    """
+    monkeypatch.setattr(deployment, "SETTLE_S", settle)
     client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
 
     async def scenario() -> None:
