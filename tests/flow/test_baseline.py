@@ -268,10 +268,11 @@ def test_a_learn_that_is_killed_leaves_the_old_list(device):
     device.learn()
     before = device.list.read_bytes()
     with (device.tools / "tool9").open("wb") as big:
-        big.truncate(4 * 1024**3)  # sparse: seconds of hashing
-    with device.start("learn", "integrity", "core") as process:
-        time.sleep(1)
-        process.send_signal(signal.SIGKILL)
+        big.truncate(256 * 1024**3)  # sparse: minutes of hashing
+        with device.start("learn", "integrity", "core") as process:
+            time.sleep(1)
+            process.send_signal(signal.SIGKILL)
+        big.truncate(0)  # who reads it is done
     assert before == device.list.read_bytes()
 
 

@@ -210,7 +210,7 @@ def test_a_data_partition_that_is_mounted_later(paths, monkeypatch) -> None:
     try:
         asyncio.run(scenario())
     finally:
-        subprocess.run(["umount", data], check=True)
+        subprocess.run(["umount", "--lazy", data], check=True)
 
 
 def test_a_tree_that_was_left_behind_is_no_update(paths) -> None:
