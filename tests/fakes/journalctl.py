@@ -26,7 +26,8 @@ def main() -> None:
     given = 0
     while True:
         # One that has gone from the journal: the next one is the first.
-        lines = [line for line in file.read_text().splitlines() if line]
+        whole, _, _ = file.read_text().rpartition("\n")  # it may be written just now
+        lines = [line for line in whole.splitlines() if line]
         for line in lines:
             here = number(json.loads(line)["__CURSOR"])
             if here >= after and here > given and boot in line:

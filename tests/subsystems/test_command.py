@@ -134,12 +134,13 @@ def test_a_long_line_is_cut() -> None:
     run(f"head -c {3 * LINE} /dev/zero | tr '\\0' x; echo; echo next; sleep 60", work)
 
 
-def test_context() -> None:
+def test_context(tmp_path: Path) -> None:
     """Lines before may have come earlier; lines after are those that were read with it."""
 
     async def work(stream: CommandStream) -> None:
         first = await output(stream)
         assert first.data == b"1\n2\n"
+        (tmp_path / "go").touch()
         second = await output(stream)
         begin = second.data.find(b"match")
         assert second.before(begin, 2) == [b"2", b"3"]
@@ -148,7 +149,8 @@ def test_context() -> None:
         assert second.before(begin, 0) == second.after(begin + 5, 0) == []
 
     # one write each: bash's own printf makes one a line
-    run("env printf '1\\n2\\n'; sleep 0.2; env printf '3\\nmatch\\n4\\n5'; sleep 60", work)
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"
+    run(f"env printf '1\\n2\\n'; {wait}; env printf '3\\nmatch\\n4\\n5'; sleep 60", work)
 
 
 def test_stderr_is_logged_in_bounds(caplog: pytest.LogCaptureFixture) -> None:

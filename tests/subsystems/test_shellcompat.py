@@ -210,10 +210,9 @@ def test_a_run_that_takes_too_long_is_ended_and_told(device: Device) -> None:
     async def scenario() -> None:
         async with device.running(device.check("slow", text=f"SLOW={slow}", limit=0.5)) as report:
             await report.until(lambda: report.states)
-            assert "was ended" in report.states[0]
             slow.unlink()
             await report.until(lambda: report.states[-1] == "known")
-            assert len(report.states) == 2
+            assert all("was ended" in state for state in report.states[:-1])
 
     run(device, scenario)
 

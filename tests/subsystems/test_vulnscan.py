@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -31,10 +32,10 @@ from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.vulnscan import FAILED, VulnscanCheck
 from mender_monitor_py.subsystems.vulnscanmemory import Memory
 from mender_monitor_py.vulnerability import Vulnerability
-from tests.fakes.judging import JudgingReport
+from tests.fakes.judging import SOON, JudgingReport
 from tests.fakes.receiver import SOURCE
 from tests.fakes.update_files import UpdateFiles
-from tests.fakes.watched import watched
+from tests.fakes.watched import elapse, watched
 from tests.flow.test_ctl import Device
 
 CHECK = CheckId("vulnscan", "x")
@@ -283,11 +284,11 @@ def test_a_deployment_that_is_committed_while_a_scan_runs_asks_for_another(paths
         report.memory = overdue(report.memory)
         async with watched(paths, made, report):
             await report.until(lambda: report.notes.get("next") == "a scan runs now")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(SOON):
                 while scanner.asked < 2:
                     await asyncio.sleep(0.02)
                 client.installed("release-2")
-                await asyncio.sleep(0.2)  # the kernel tells of it
+                await elapse(0.2)  # the kernel tells of it
             gate.touch()
             await report.until(lambda: scanner.asked == 3 and "the next scan is at" in report.notes["next"])
 
@@ -442,7 +443,7 @@ def test_ctrl_c_ends_the_scan_with_its_scanner(device, tmp_path) -> None:
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
-        end = time.monotonic() + 30
+        end = time.monotonic() + SOON
         while not (pids.exists() and pids.read_text()) and time.monotonic() < end:
             time.sleep(0.02)  # another process cannot be awaited
         process.send_signal(signal.SIGINT)
@@ -453,8 +454,8 @@ def test_ctrl_c_ends_the_scan_with_its_scanner(device, tmp_path) -> None:
     assert not scanner.exists()
 
 
-def test_scan_shows_on_a_terminal_that_it_is_at_work(device) -> None:
-    create(device, "sleep 0.7")
+def test_scan_shows_on_a_terminal_that_it_is_at_work(device, tmp_path) -> None:
+    create(device, f"until [ -e {tmp_path}/gate ]; do sleep 0.05; done")
     ours, theirs = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", "from mender_monitor_py.ctl import main; main()", "scan", "x"],
@@ -462,9 +463,15 @@ def test_scan_shows_on_a_terminal_that_it_is_at_work(device) -> None:
         env={**os.environ, "MENDER_MONITOR_ROOT": str(device.paths.root)},
     ) as process:  # fmt: skip
         os.close(theirs)
+        shown = ""
+        while not {"\r\x1b[K/", "\r\x1b[K-"} <= set(re.findall(r"\r\x1b\[K[-|/\\]", shown)):
+            assert select.select([ours], [], [], SOON)[0], shown
+            shown += os.read(ours, 65536).decode()
+        (tmp_path / "gate").touch()
+        with suppress(OSError):  # EIO: it has ended
+            while text := os.read(ours, 65536):
+                shown += text.decode()
         assert process.stdout is not None
         process.stdout.read()
-    shown = os.read(ours, 65536).decode()
     os.close(ours)
-    assert "vulnscan x runs for 0:00, 1 processes" in shown
-    assert {"\r\x1b[K/", "\r\x1b[K-"} <= set(re.findall(r"\r\x1b\[K[-|/\\]", shown))
+    assert re.search(r"vulnscan x runs for 0:\d\d, \d+ processes", shown)
