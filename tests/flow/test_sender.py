@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -151,11 +152,13 @@ def test_a_burst_shares_a_request(paths: Paths, monkeypatch: pytest.MonkeyPatch)
         rig.put("a")
         await rig.link.until(lambda: rig.alerts == ["a"])
         await rig.link.until(lambda: not rig.link.is_open)
+        began = time.monotonic()
         for name in "bcdef":
             rig.put(name)
             await asyncio.sleep(0.02)
+        took = time.monotonic() - began
         await rig.link.until(lambda: rig.alerts == list("abcdef"))
-        assert len(rig.link.posts) == 2
+        assert len(rig.link.posts) <= 2 + took / module.GATHERING
 
     scenario(paths, work)
 
@@ -527,7 +530,9 @@ def test_kill_9_at_any_moment_loses_nothing_and_repeats_one_batch_at_most(
     try:
         for _ in range(4):
             posts = len(server.bodies()) + randomly.randrange(1, 4)
-            server.wait(lambda posts=posts: len(server.bodies()) >= posts)  # type: ignore[misc]
+            server.wait(  # or all is there before they can be killed so often
+                lambda posts=posts: len(server.bodies()) >= posts or set(received(server)) == set(names)  # type: ignore[misc]
+            )
             if victim == "watcher":
                 process.kill()
                 process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -191,12 +192,13 @@ def test_a_flood_is_taken_in_portions(tmp_path: Path, monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(inotify, "_read", count)
         asyncio.get_running_loop().add_reader(inotify._fd, count)
+        began = time.monotonic()
         for number in range(1000):
             (tmp_path / str(number)).touch()
             await asyncio.sleep(0)
         names = [(await events.get()).name for _ in range(1000)]
         assert names == [str(number) for number in range(1000)]
-        assert reads < 500
+        assert reads < 300 + 300 * (time.monotonic() - began)
 
     with_inotify(work)
 

@@ -15,7 +15,7 @@ from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.login import LoginCheck
 from tests.fakes.judging import JudgingReport
-from tests.fakes.watched import watched
+from tests.fakes.watched import elapse, watched
 
 BY_KEY = "Accepted publickey for root from 10.0.0.5 port 4711 ssh2: ED25519 SHA256:abc"
 REFUSED = "Failed password for root from {address} port {port} ssh2"
@@ -172,7 +172,7 @@ def test_a_restart_misses_nothing_and_repeats_nothing(auth_log: AuthLog) -> None
         auth_log.write(BY_KEY)
         await report.until(lambda: report.alerts)
         auth_log.write(SUDO.format(command="/bin/held"), tag="sudo")  # maybe to be continued
-        await asyncio.sleep(0.2)
+        await elapse(0.2)
 
     before = auth_log.watch(first)
     assert len(before.alerts) == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import select
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Subject
 from mender_monitor_py.paths import Paths
 from mender_monitor_py.settings import Settings
+from mender_monitor_py.subsystems import service as subsystem
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.service import Patience, ServiceCheck
 from mender_monitor_py.unitstate import Unit
@@ -210,16 +213,19 @@ def test_a_restart_that_comes_back_at_once_is_running(run: Callable[[Test], None
     run(test)
 
 
-def test_a_restart_that_fails_is_told_as_soon_as_it_has_failed(run: Callable[[Test], None]) -> None:
+def test_a_restart_that_fails_is_told_as_soon_as_it_has_failed(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not when the patience with restarts has ended."""
+    monkeypatch.setattr(subsystem, "_RESTART_S", 3600.0)
+
     async def test(host: Host, systemd: FakeSystemd) -> None:
         async with running(host, service()) as report:
             await steady(report, OK)
-            begin = time.monotonic()
             await systemd.change("cron.service", "inactive", job=7)
             await systemd.change("cron.service", "activating", job=7)
             await systemd.change("cron.service", "failed")
             await steady(report, CRITICAL)
-            assert time.monotonic() - begin < 4  # before the patience with restarts has ended
 
     run(test)
 
@@ -305,8 +311,9 @@ def test_while_the_system_boots_services_may_still_come_up(run: Callable[[Test],
 def test_a_boot_that_never_ends_is_waited_for_three_minutes(run: Callable[[Test], None]) -> None:
     async def test(host: Host, systemd: FakeSystemd) -> None:
         systemd.system_state = "starting"
+        systemd.userspace_began = int((time.monotonic() - 60) * 1e6)
+        assert 0 < await host.systemd.boot_seconds_left() <= 120
         systemd.userspace_began = int((time.monotonic() - 179) * 1e6)
-        assert 0 < await host.systemd.boot_seconds_left() <= 1
         systemd.units["cron.service"].active = "failed"
         async with running(host, service()) as report:
             await steady(report, CRITICAL)
@@ -364,18 +371,18 @@ def test_a_systemd_that_does_not_answer_is_unknown_in_the_end(
     run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before three calls have failed; the state is kept, and everything is read once it answers."""
-    monkeypatch.setattr("mender_monitor_py.host.systemd._CALL_S", 0.1)
-    monkeypatch.setattr("mender_monitor_py.host.systemd._LONGEST_PAUSE_S", 0.1)
 
     async def test(host: Host, systemd: FakeSystemd) -> None:
         async with running(host, service()) as report:
             await steady(report, OK)
+            monkeypatch.setattr("mender_monitor_py.host.systemd._CALL_S", 0.1)
+            monkeypatch.setattr("mender_monitor_py.host.systemd._LONGEST_PAUSE_S", 0.1)
             for active in ("active", "inactive"):
                 systemd.mute = True
                 before = len(systemd.calls)
                 await systemd.tell("Reloading", "b", False)
                 await report.until(lambda: "did not answer ListUnitsByNames" in "".join(report.states[-1:]))
-                assert len(systemd.calls) - before == 3
+                await systemd.until(lambda: len(systemd.calls) - before >= 3)  # noqa: B023
                 assert levels(report) == [OK]
                 systemd.units["cron.service"].active = active
                 systemd.mute = False
@@ -570,6 +577,15 @@ def test_a_script_that_does_not_say_is_unknown(tmp_path: Path, paths: Paths, ans
     asyncio.run(test())
 
 
+def ended(pid: int) -> None:
+    """Wait until *pid* has ended. Raises AssertionError, and ProcessLookupError when it is gone."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        assert select.select([descriptor], [], [], PATIENCE)[0]
+    finally:
+        os.close(descriptor)
+
+
 @pytest.mark.usefixtures("_booted")
 def test_a_script_that_hangs_is_ended_with_all_it_started(
     tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
@@ -580,11 +596,11 @@ def test_a_script_that_hangs_is_ended_with_all_it_started(
     async def test() -> None:
         Script(tmp_path).answer(f"sleep 1000 & echo $! > {pid_file}; wait")
         async with a_host(paths) as host, running(host, sysv(tmp_path)) as report:
-            await report.until(lambda: report.states)
+            # A busy machine may not get so far at the first time.
+            await report.until(lambda: report.states and pid_file.exists() and pid_file.read_text())
             assert "did not end within 0.3 s" in report.states[0]
-            pid = pid_file.read_text().strip()
-            while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
-                await asyncio.sleep(0.02)
+            with contextlib.suppress(ProcessLookupError):
+                await asyncio.to_thread(ended, int(pid_file.read_text()))
             assert report.observed == []
 
     asyncio.run(test())

@@ -136,7 +136,7 @@ def test_a_required_connection_that_is_missing(paths, radio, monkeypatch):
     async def scenario():
         monkeypatch.setattr(wifiwatch, "BOOT_S", 0.0)
         one = check(WIFI_SSID="home", WIFI_REQUIRE="yes", WIFI_GRACE="0")
-        async with watched(paths, one, JudgingReport()) as report:
+        async with watched(paths, one, JudgingReport(), clock=Hands()) as report:
             await report.until(lambda: report.open == [DISCONNECTED])
             assert report.reason == ""
             text = report.last(DISCONNECTED).details.description
