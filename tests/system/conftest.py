@@ -48,7 +48,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report = yield
     if report.when == "call" and report.failed:
         for used in getattr(item, "funcargs", {}).values():
-            device = used.device if isinstance(used, Site) else used
+            device = getattr(used, "device", used)  # of a Site, or of what has one
             if isinstance(device, Device):
                 tell(device)
     return report

@@ -19,8 +19,9 @@ from typing import Self
 from tests.system.image import base
 
 BOOT_SECONDS = 120.0
-STOP_SECONDS = 60.0
-COMMAND_SECONDS = 120.0
+STOP_SECONDS = 120.0
+COMMAND_SECONDS = 240.0
+WAIT_SECONDS = 120.0
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 # systemd-nspawn ends with it when the container wants to boot again and nobody manages its unit.
 REBOOT_STATUS = 133
@@ -97,6 +98,10 @@ class Device:
 
     def boot(self) -> None:
         """Switch it on. Returns when systemd has started everything."""
+        self._start()
+        self._up()
+
+    def _start(self) -> None:
         groups = self._cgroups()
         for group in groups:
             group.mkdir(exist_ok=True)
@@ -114,6 +119,10 @@ class Device:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _up(self) -> None:
+        """Returns when systemd has started everything."""
+        assert self._nspawn is not None
         end = time.monotonic() + BOOT_SECONDS
         while not self._has_booted():
             if self._nspawn.poll() is not None or time.monotonic() > end:
@@ -142,10 +151,13 @@ class Device:
         self._end("systemctl --no-block reboot")
         self.boot()
 
-    def rebooted(self) -> None:
-        """Wait until something on it reboots it, and until it is up again."""
-        self._ended()
-        self.boot()
+    def rebooted(self, times: int = 1) -> None:
+        """Wait until something on it has rebooted it, that many *times*, and until it is up again."""
+        for _ in range(times):
+            # What reboots it may do so as soon as it is up, or before that.
+            self._ended(BOOT_SECONDS + STOP_SECONDS)
+            self._start()
+        self._up()
 
     def power_off(self) -> None:
         """``systemctl poweroff``; :meth:`boot` switches it on again."""
@@ -190,7 +202,7 @@ class Device:
             [*self._enter(), "/bin/sh", "-c", command], stdin=subprocess.DEVNULL, env=ENVIRONMENT
         )
 
-    def wait(self, command: str, seconds: float = 60.0) -> str:
+    def wait(self, command: str, seconds: float = WAIT_SECONDS) -> str:
         """What *command* prints as soon as it succeeds. Raises AssertionError after *seconds*."""
         done: list[subprocess.CompletedProcess[str]] = []
 
@@ -201,7 +213,7 @@ class Device:
         self.wait_until(succeeds, seconds)
         return done[0].stdout
 
-    def wait_until(self, test: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait_until(self, test: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
         """Try until *test* holds. Raises AssertionError after *seconds*."""
         end = time.monotonic() + seconds
         while not test():
@@ -209,11 +221,12 @@ class Device:
             time.sleep(0.2)  # what happens inside another machine cannot be awaited
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Replace the file *path*, folders included."""
-        quoted = shlex.quote(path)
+        """Replace the file *path*, folders included. Nobody reads half of it."""
+        folder, name = os.path.split(path)
+        quoted, new = shlex.quote(path), shlex.quote(f"{folder}/.{name}.new")
         subprocess.run(
             [*self._enter(), "/bin/sh", "-c",
-             f"mkdir -p $(dirname {quoted}) && cat >{quoted} && chmod {mode:o} {quoted}"],
+             f"mkdir -p {shlex.quote(folder)} && cat >{new} && chmod {mode:o} {new} && mv {new} {quoted}"],
             input=text.encode(), env=ENVIRONMENT, check=True, timeout=COMMAND_SECONDS,
         )  # fmt: skip
 
@@ -248,9 +261,9 @@ class Device:
         self.attempt(command)
         self._ended()
 
-    def _ended(self) -> None:
+    def _ended(self, seconds: float = STOP_SECONDS) -> None:
         assert self._nspawn is not None
-        status = self._nspawn.wait(STOP_SECONDS)
+        status = self._nspawn.wait(seconds)
         assert status in (0, REBOOT_STATUS), self.console()
         self._nspawn, self._init = None, 0
 
@@ -298,7 +311,11 @@ def _sweep() -> None:
 
 def tell(device: Device) -> None:
     """Show what happened on *device*, for who reads of a test that failed."""
-    sys.stderr.write(f"--- journal of {device.name}\n{device.journal()}\n")
+    try:
+        told = device.journal()
+    except (AssertionError, subprocess.TimeoutExpired) as error:  # it is off, or hangs
+        told = f"{error}; its console:\n{device.console()}"
+    sys.stderr.write(f"--- journal of {device.name}\n{told}\n")
 
 
 def _children(pid: int) -> list[int]:

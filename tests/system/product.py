@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mender_monitor_py.receiver.validation import timestamp
 from tests.fakes.receiver import SOURCE, Alert, ReceiverProcess
-from tests.system.device import Device
+from tests.system.device import WAIT_SECONDS, Device
 
 MODULES = "/usr/lib/python3/dist-packages"
 UNITS = ("mender-monitor.service", "mender-monitor-runner.socket", "mender-monitor-sender.socket")
@@ -101,7 +101,7 @@ class Site:
         status: dict[str, Any] = json.loads(self.device.run("mender-monitorctl status --json"))
         return status
 
-    def expect(self, name: str, *levels: str, seconds: float = 60) -> list[Alert]:
+    def expect(self, name: str, *levels: str, seconds: float = WAIT_SECONDS) -> list[Alert]:
         """
         Wait until the alerts of this *name* have been *levels*, all of them in this order.
 
