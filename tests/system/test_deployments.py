@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import pytest
 
 from mender_monitor_py import __version__
 from tests.fakes.receiver import Alert, ReceiverProcess
-from tests.system.device import Device, told_on_failure
+from tests.system.device import WAIT_SECONDS, Device, told_on_failure
 from tests.system.product import PORT, URL, Site, install_product, know_server
 from tests.system.updating import artifact, prepare_client
 
 FAILED = "Deployment failed"
 BAD_SCRIPT = "#!/bin/sh\necho this script fails >&2\nexit 1\n"
-WAITING_SCRIPT = "/etc/mender/scripts/Download_Leave_10_wait"
+SCRIPTS = "/etc/mender/scripts/"
 WAITS = "#!/bin/sh\n: >/run/waiting\nwhile [ -e /run/wait ]; do sleep 0.1; done\n"
 STATE_SCRIPTS = "/usr/share/mender-monitor/state-scripts/artifact"
 FINAL = ("success", "failure")
@@ -40,11 +41,11 @@ ARTIFACTS: dict[str, dict[str, str]] = {
     "power-cut": {"wait": "ArtifactInstall"},
     "reboot-fails": {"fail": "ArtifactVerifyReboot", "reboot": "Automatic"},
     "good-2": {},
-    "hand-install-fails": {"fail": "ArtifactInstall"},
+    # Nothing but its work tree tells of it, as long as that is there.
+    "hand-install-fails": {"fail": "ArtifactInstall", "wait": "ArtifactInstall"},
     "hand-no-rollback": {"fail": "ArtifactInstall", "rollback": "No"},
     "hand-download-fails": {"fail": "Download"},
     "hand-rolled-back": {},
-    "hand-away": {"fail": "ArtifactInstall"},
     "hand-power-cut": {"wait": "ArtifactInstall"},
     "hand-good": {},
 }
@@ -58,13 +59,44 @@ class Fleet(Site):
         self.artifacts = artifacts
         self.due: list[tuple[str, str, str]] = []
 
-    def deploy(self, file: str, name: str = "", *, wait: bool = True) -> dict[str, Any]:
-        """Deploy the artifact in *file*, which the server calls *name*; what the server was told of it."""
-        wanted = {"artifact": f"{file}.mender", "name": name or file, "device_types": ["test"]}
-        deployment = self.server.request("POST", "/deployments", wanted)["id"]
+    def deploy(self, file: str, name: str = "", *, wait: bool = True, seen: bool = True) -> dict[str, Any]:
+        """
+        Deploy the artifact in *file*, which the server calls *name*; what the server was told of it.
+
+        It is not downloaded before the daemon has *seen* it: of one that takes milliseconds a daemon on a
+        busy machine may see only that it is over.
+        """
+        name = name or file
+        wanted = {"artifact": f"{file}.mender", "name": name, "device_types": ["test"]}
+        with self.held_back() if seen else nullcontext():
+            deployment = self.server.request("POST", "/deployments", wanted)["id"]
+            if seen:
+                self.see(name)
         if wait:
             self.device.wait_until(lambda: self._of(deployment)["status"] in FINAL)
         return self._of(deployment)
+
+    @contextmanager
+    def held_back(self, what: str = "artifact") -> Iterator[None]:
+        """What the client asks for, or says, is not answered before the end of it."""
+        self.hold_back(what)
+        try:
+            yield
+        finally:
+            self.server.reset()
+
+    def hold_back(self, what: str) -> None:
+        """What waits is answered, and what comes from now on waits."""
+        self.server.fault("slow", to=what, seconds=3600)
+
+    def see(self, name: str) -> None:
+        """Wait until the daemon knows that this artifact is being installed."""
+        self.device.wait_until(lambda: f"{name} is being installed" in " ".join(self._notes()))
+
+    def _notes(self) -> list[str]:
+        checks = self.status()["checks"]
+        notes: list[str] = next(one["notes"] for one in checks if one["subsystem"] == "deployment")
+        return notes
 
     def _of(self, deployment: str) -> dict[str, Any]:
         listed = self.server.request("GET", "/deployments")
@@ -76,10 +108,15 @@ class Fleet(Site):
         self.device.run("systemctl kill --signal=USR1 mender-client")
         return str(self._of(deployment)["status"])
 
+    def takes(self, deployment: str) -> bool:
+        """Have the client's question answered, and hold back what it says then; whether it has the answer."""
+        if not self._of(deployment)["device"]:
+            self.hold_back("deployment")
+        return bool(self._of(deployment)["device"])
+
     def stands(self, deployment: str, status: str) -> bool:
-        """Whether the client has taken the deployment, and has reported *status* last; empty: nothing yet."""
-        found = self._of(deployment)
-        return bool(found["device"]) and found["status"] == (status or "pending")
+        """Whether the client has reported *status* last."""
+        return bool(self._of(deployment)["status"] == status)
 
     def abort(self, deployment: str) -> None:
         """The server does; the client hears of it with its next report."""
@@ -91,8 +128,15 @@ class Fleet(Site):
         shutil.copy(self.artifacts / f"{name}.mender", self.device.root / "root/artifact.mender")
 
     def install(self, name: str, *, status: int = 1) -> None:
-        """Install the artifact by hand; the client exits with *status*."""
+        """Install the artifact by hand; the client exits with *status*. The daemon sees one that waits."""
         self.bring(name)
+        if "wait" in ARTIFACTS.get(name, {}):
+            self.device.run("touch /run/wait")
+            with self.device.start("mender install /root/artifact.mender >/run/install 2>&1") as client:
+                self.see(name)
+                self.device.wait("rm /run/waiting && rm /run/wait")
+            assert client.returncode == status, self.device.read("/run/install")
+            return
         done = self.device.attempt("mender install /root/artifact.mender")
         assert done.returncode == status, done.stdout
 
@@ -100,7 +144,7 @@ class Fleet(Site):
         """These alerts are due now: level, subject, status. Returns them."""
         before = len(self.due)
         self.due += due
-        alerts = self.server.wait_for(lambda got: len(got) >= len(self.due), 60)
+        alerts = self.server.wait_for(lambda got: len(got) >= len(self.due), WAIT_SECONDS)
         assert triples(alerts) == self.due
         return alerts[before:]
 
@@ -146,18 +190,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     try:
         with device, told_on_failure(device):
             made = Fleet(device, server, artifacts)
-            slow_downloads(server)
             device.run("/usr/share/mender-monitor-py/state-scripts install")
             device.run("mender-monitorctl enable deployment mender")
             device.wait_until(lambda: made.state("deployment", "mender") == "OK")
             yield made
     finally:
         server.stop()
-
-
-def slow_downloads(server: ReceiverProcess, *, to: str = "artifact") -> None:
-    """Of a deployment of milliseconds a daemon on a busy machine may see only that it is over."""
-    server.fault("slow", to=to, seconds=0.5)
 
 
 def damage(whole: Path, damaged: Path) -> None:
@@ -226,16 +264,16 @@ def test_a_failure(fleet: Fleet, artifact: str, subject: str, status: str, phase
 def test_the_server_of_the_artifact_is_gone(fleet: Fleet) -> None:
     fleet.server.fault("dark", to="artifact")
     try:
-        deployment = fleet.deploy("good-2", "unreachable", wait=False)
+        deployment = fleet.deploy("good-2", "unreachable", wait=False, seen=False)
         fleet.device.wait_until(lambda: fleet.woken(deployment["id"]) in FINAL)
         assert "it failed in Download\n" in fleet.failed("unreachable", "failed")
     finally:
-        slow_downloads(fleet.server)
+        fleet.server.reset()
 
 
 def test_the_daemon_is_stopped_meanwhile(fleet: Fleet) -> None:
     fleet.device.run("systemctl stop mender-monitor")
-    deployment = fleet.deploy("while-away")
+    deployment = fleet.deploy("while-away", seen=False)
     fleet.device.run("systemctl start mender-monitor")
     text = fleet.failed(deployment["id"], "rolled-back")
     assert "it failed in ArtifactInstall\n" in text
@@ -254,36 +292,46 @@ def test_a_client_that_logs_errors_only(fleet: Fleet) -> None:
     text = fleet.failed("commit-fails", "rolled-back")
     assert "it failed in ArtifactCommit\n" in text and "Update module terminated abnormally" in text
     fleet.device.run("systemctl stop mender-monitor")
-    fleet.deploy("download-fails")
-    fleet.deploy("no-rollback")
+    fleet.deploy("download-fails", seen=False)
+    fleet.deploy("no-rollback", seen=False)
     fleet.device.run("systemctl start mender-monitor")
     fleet.told(("CRITICAL", "download-fails", "failed"), ("CRITICAL", "no-rollback", "inconsistent"))
     fleet.device.write("/etc/mender/mender.conf", conf)
     fleet.device.run("systemctl restart mender-client")
 
 
-@pytest.mark.parametrize("state", ["", "downloading"])
-def test_the_server_aborts_what_is_not_installed_yet(fleet: Fleet, state: str) -> None:
-    """Before the first report, and while it is downloaded: as was wanted, and nothing has changed."""
-    slow_downloads(fleet.server, to="artifact" if state else "deployment")
-    try:
-        deployment = fleet.deploy("aborted", wait=False)["id"]
-        fleet.device.wait_until(lambda: fleet.stands(deployment, state))
+def test_the_server_aborts_what_is_taken(fleet: Fleet) -> None:
+    """Before the first report: as was wanted, and nothing has changed."""
+    with fleet.held_back("deployment"):
+        deployment = fleet.deploy("aborted", wait=False, seen=False)["id"]
+        fleet.device.wait_until(lambda: fleet.takes(deployment))
+        assert fleet.stands(deployment, "pending")
         fleet.abort(deployment)
-        heard = f"the server aborted it in Download; deployment: {deployment}; then: nothing had been changed"
-        fleet.device.wait(f"journalctl --unit=mender-monitor --grep='{heard}'")
-    finally:
-        slow_downloads(fleet.server)
+    is_as_wanted(fleet, deployment)
+
+
+def test_the_server_aborts_what_is_downloaded_still(fleet: Fleet) -> None:
+    """The same."""
+    with fleet.held_back():
+        deployment = fleet.deploy("aborted", wait=False, seen=False)["id"]
+        fleet.device.wait_until(lambda: fleet.stands(deployment, "downloading"))
+        fleet.abort(deployment)
+    is_as_wanted(fleet, deployment)
+
+
+def is_as_wanted(fleet: Fleet, deployment: str) -> None:
+    heard = f"the server aborted it in Download; deployment: {deployment}; then: nothing had been changed"
+    fleet.device.wait(f"journalctl --unit=mender-monitor --grep='{heard}'")
     fleet.told()
 
 
 def test_the_server_aborts_what_is_downloaded(fleet: Fleet) -> None:
     """The client hears of it when it is about to install, and rolls back."""
-    fleet.device.write(WAITING_SCRIPT, WAITS, 0o755)
+    fleet.device.write(SCRIPTS + "Download_Leave_10_wait", WAITS, 0o755)
     try:
         aborts_while_it_waits(fleet, "good-2", "ArtifactInstall")
     finally:
-        fleet.device.run(f"rm {WAITING_SCRIPT}")
+        fleet.device.run(f"rm {SCRIPTS}Download_Leave_10_wait")
 
 
 def test_the_server_aborts_what_is_installed(fleet: Fleet) -> None:
@@ -315,8 +363,7 @@ def _power_cut(fleet: Fleet) -> None:
 @pytest.fixture(scope="module")
 def _rebooted_twice(fleet: Fleet) -> None:
     fleet.deploy("reboot-fails", wait=False)
-    for _ in range(2):
-        fleet.device.rebooted()
+    fleet.device.rebooted(2)
 
 
 @pytest.mark.usefixtures("_power_cut")
@@ -393,7 +440,7 @@ def test_the_next_success_clears_all(fleet: Fleet) -> None:
     fleet.device.run("mender commit")
     fleet.device.wait_until(lambda: fleet.state("deployment", "mender") == "OK")
     bad = {subject for level, subject, _ in fleet.due if level == "CRITICAL"}
-    alerts = fleet.server.wait_for(lambda got: len(got) >= len(fleet.due) + len(bad), 60)
+    alerts = fleet.server.wait_for(lambda got: len(got) >= len(fleet.due) + len(bad), WAIT_SECONDS)
     cleared = triples(alerts[len(fleet.due) :])
     assert {(level, status) for level, _, status in cleared} == {("OK", "committed")}
     assert sorted(subject for _, subject, _ in cleared) == sorted(bad)
