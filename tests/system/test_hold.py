@@ -2,7 +2,7 @@
 A device while Debian's update client installs: what the deployment does is no alert, an attack is one.
 
 The module unpacks an archive, restarts a service and starts a new program, which opens a port. It waits while
-/run/wait is there: then an attacker has his turn.
+/run/wait is there: then an attacker has his turn. After a reboot it waits while /root/wait is there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 
 from mender_monitor_py.receiver.validation import timestamp
 from tests.fakes.receiver import Alert
+from tests.system.device import WAIT_SECONDS
 from tests.system.product import URL, Site, site, write
 from tests.system.updating import SETTINGS
 
@@ -36,6 +37,8 @@ case $1 in
         systemctl restart victim server || true
         : >/run/installed
         while [ -e /run/wait ]; do sleep 0.1; done ;;
+    ArtifactVerifyReboot)
+        while [ -e /root/wait ]; do sleep 0.1; done ;;
     ArtifactRollback)
         systemctl stop server || true
         rm -rf /opt/app
@@ -145,7 +148,7 @@ def device_is_well(place: Site) -> Site:
     device.wait_until(lambda: place.status()["held"] is None)
     try:
         watched = [check for check in CHECKS if check[0] != "process"]
-        device.wait_until(lambda: all(place.state(*check[:2]) == "OK" for check in watched), 90)
+        device.wait_until(lambda: all(place.state(*check[:2]) == "OK" for check in watched))
     except AssertionError as error:
         raise AssertionError(device.run("mender-monitorctl status")) from error
     return place
@@ -172,7 +175,7 @@ def install(place: Site, name: str) -> Any:
 
 def go_on(place: Site, process: Any) -> None:
     place.device.run("rm /run/wait")
-    assert process.wait(60) == 0, place.device.read("/run/install.log")
+    assert process.wait(WAIT_SECONDS) == 0, place.device.read("/run/install.log")
 
 
 def attack(place: Site) -> tuple[float, float]:
@@ -200,7 +203,7 @@ def critical(alerts: list[Alert]) -> dict[str, Alert]:
 
 def told(place: Site, known: int, names: set[str]) -> dict[str, Alert]:
     """The bad alerts after the first *known*, when *names* are among them, and nothing is held back."""
-    alerts = place.server.wait_for(lambda got: names <= critical(got[known:]).keys(), 60)
+    alerts = place.server.wait_for(lambda got: names <= critical(got[known:]).keys(), WAIT_SECONDS)
     place.device.wait_until(lambda: place.status()["held"] is None)
     place.device.wait_until(lambda: place.status()["outbox"]["waiting"] == 0)
     alerts = place.server.alerts()
@@ -215,9 +218,10 @@ def old_software(device_is_well: Site) -> Iterator[None]:
         unit = f"--unit=old-{folder} -p ProtectSystem=yes -p PrivateTmp=yes -p Type=exec"
         device.run(f"systemd-run --quiet {unit} /opt/{folder}/old infinity")
         device.run(f"[ $(readlink /proc/$(pidof /opt/{folder}/old)/ns/mnt) != $(readlink /proc/1/ns/mnt) ]")
-    device.run("mender-monitorctl baseline learn process all")
-    # They were on no list until now: what was told of that is not of the test.
+    # They are on no list until now: what is told of that is not of the test.
     old = {f"Unexpected process /opt/{folder}/old" for folder in ("app", "other")}
+    device_is_well.server.wait_for(lambda got: old <= critical(got).keys(), WAIT_SECONDS)
+    device.run("mender-monitorctl baseline learn process all")
     device.wait_until(lambda: not old & waiting(device_is_well, told=True))
     device.wait_until(lambda: device_is_well.status()["outbox"]["waiting"] == 0)
     yield
@@ -249,7 +253,8 @@ def test_an_attack_during_a_deployment_is_told_and_the_deployment_is_not(device_
     assert found.keys() == set(ATTACK) | replaced
     for name in ATTACK:
         assert began - 1 <= timestamp(found[name]["timestamp"]) <= ended, found[name]
-    assert f"1 process runs {NOTE}: /opt/app/old (pid " in device.run("mender-monitorctl status")
+    shown = f"1 process runs {NOTE}: /opt/app/old (pid "
+    device.wait_until(lambda: shown in device.run("mender-monitorctl status"))
     lists = device.run("cat /etc/mender-monitor/baseline.d/*")
     wanted = device.run("sha256sum </root/v2/tool").split()[0]
     assert wanted in lists and "tcp 8081 server /opt/app/server" in lists
@@ -288,7 +293,7 @@ def test_a_deployment_by_the_server_with_a_reboot(managed_place: Site, tmp_path:
     known = len(place.server.alerts())
     made = artifact(place, "release-5")
     shutil.copy(device.root / made.lstrip("/"), tmp_path / "artifacts")
-    device.run("echo Automatic >/root/reboots; touch /run/wait")
+    device.run("echo Automatic >/root/reboots; touch /run/wait /root/wait")
     device.run("systemctl add-wants multi-user.target victim server")
     wanted = {"artifact": "release-5.mender", "name": "release-5", "device_types": ["test"]}
     deployment = place.server.request("POST", "/deployments", wanted)["id"]
@@ -297,9 +302,11 @@ def test_a_deployment_by_the_server_with_a_reboot(managed_place: Site, tmp_path:
     began, ended = attack(place)
     device.run("rm /run/wait")
     device.rebooted()
+    device.wait_until(lambda: place.status()["held"] is not None)
     held = place.status()["held"]
     assert (held["deployment"], held["artifact"]) == (deployment, "release-5")
     assert critical(place.server.alerts()[known:]) == {}
+    device.run("rm /root/wait")
     # The port was gone with the reboot, and is not open any more.
     left = set(ATTACK) - {"Unexpected open port tcp/4444"}
     found = told(place, known, left)
@@ -327,8 +334,8 @@ def test_a_deployment_that_does_not_end(device_is_well: Site) -> None:
     device.write("/etc/mender-monitor/monitor.conf", text + "DEPLOYMENT_GRACE=1s\n")
     try:
         device.run("systemctl reload mender-monitor")
-        place.server.wait_for(lambda got: name in critical(got[known:]), 60)
-        assert place.status()["held"] is None
+        place.server.wait_for(lambda got: name in critical(got[known:]), WAIT_SECONDS)
+        device.wait_until(lambda: place.status()["held"] is None)
         go_on(place, process)
         device.run("mender rollback")
     finally:
