@@ -21,8 +21,10 @@ _ASSIGNED = re.compile(rf"(?i)^(-{{0,2}}{_WORDS}(?:{_SENSITIVE})(?:[-_.][-_.\w]*
 _FOLLOWED = re.compile(rf"(?i)^--?{_WORDS}(?:{_SENSITIVE})$")
 _IN_ADDRESS = re.compile(r"(\w{1,20}://[^/\s:@]*):[^@\s/]+@")
 _IN_HEADER = re.compile(r"(?i)\b(authorization\s*:\s*(?:bearer|basic|token)?|bearer)\s+\S+")
+# As a shell reads it, in whatever mixture. What is quoted has its end: nobody hides a command behind a quote.
+_VALUE = r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[\"']?[^\s&;,'\"])+"
 _INSIDE = re.compile(
-    rf"(?i)((?:^|(?<=[\s;&?,'\"])){_WORDS}(?:{_SENSITIVE})[=]|(?<=\s)-{_WORDS}(?:{_SENSITIVE})\s+)[^\s&;,'\"]+"
+    rf"(?i)((?:^|(?<=[\s;&?,'\"])){_WORDS}(?:{_SENSITIVE})=|(?:^|(?<=\s))-{_WORDS}(?:{_SENSITIVE})\s+){_VALUE}"
 )
 
 _INTERPRETERS = re.compile(

@@ -51,15 +51,23 @@ _OLDER_SCRIPT = re.compile(r"[a-z]+ error: .{0,200}state script\(s\) for (\w{1,6
 # What other logs do not have: tokens of devices and tenants, and signatures that have lost their address.
 _TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?")
 _KEY = re.compile(r"(?i)\b(tenant_?token\W{1,4}|(?:x-amz-)?(?:signature|credential)=)[^\s\"'&,;]+")
-# As configurations have them, which modules write: JSON, YAML and headers.
-_QUOTED = re.compile(
-    r"(?i)([\"'][\w.-]{0,40}(?:passw(?:or)?d|passphrase|pwd|psk|secret|token|api[-_]?key|access[-_]?key|private[-_]?key"
-    r"|credentials?)[\"']\s{0,4}:\s{0,4})(?:\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s,}]+)"
+# As configurations have them, which modules write: JSON, also within a text, YAML, INI files and headers.
+_VALUE = r"""(?:\\{1,3}"(?:(?!\\{1,3}").)*(?:\\{1,3}")?|"(?:[^"\\]|\\.)*"?|'[^']*'?)"""
+_WORD = r"""[^\s"']+"""
+_STRONG = (
+    r"passw(?:or)?d|passphrase|psk|(?:api|access|private)[-_]?key|men-signature"
+    r"|(?:access|api|auth|deploy|id|job|private|refresh|session|tenant|vault)[-_]token"
 )
+_WEAK = r"pwd|secret|token|credentials?"
 _NAMED = re.compile(
-    r"(?i)\b([\w-]{0,40}(?:passw(?:or)?d|passphrase|psk|api[-_]?key|access[-_]?key|private[-_]?key|men-signature"
-    r"|set-cookie)\s{0,4}[:=]\s{0,4})[^\s\"'&,;]+"
+    rf"""(?i)\b([\w.-]{{0,40}}(?:{_STRONG})(?:\\{{0,3}}["'])?\s{{0,4}}[:=]\s{{0,4}})(?:{_VALUE}|{_WORD})"""
 )
+# These are words of a sentence, too: "token: expired".
+_CALLED = re.compile(
+    rf"""(?i)\b([\w.-]{{0,40}}(?:{_WEAK})(?:(?:\\{{0,3}}["'])\s{{0,4}}[:=]|\s{{0,4}}=)\s{{0,4}})(?:{_VALUE}|{_WORD})"""
+    rf"""|\b([\w.-]{{0,40}}(?:{_WEAK})\s{{0,4}}:\s{{0,4}}){_VALUE}"""
+)
+_COOKIES = re.compile(r"""(?i)\b((?:set-)?cookie(?:\\{0,3}["'])?\s{0,4}[:=]\s{0,4}).+""", re.DOTALL)
 _RETRIES = ("update-retry-report", REPORT)
 
 
@@ -177,9 +185,14 @@ class _Reader:
 def fit(message: str) -> str:
     """*message* as a person may see it: one bounded line, without secrets and the paths of addresses."""
     text = _ADDRESS.sub(rf"\1\2/{MASK}", message[: 4 * MAX_LINE])
-    for pattern in (_KEY, _QUOTED, _NAMED):
-        text = pattern.sub(rf"\1{MASK}", text)
+    for pattern in (_KEY, _NAMED, _CALLED, _COOKIES):
+        text = pattern.sub(_masked, text)
     return shown((_TOKEN.sub(MASK, text),), MAX_LINE)
+
+
+def _masked(found: re.Match[str]) -> str:
+    """Its name, and no more."""
+    return f"{found[found.lastindex or 0]}{MASK}"
 
 
 def _older_error(message: str) -> str | None:

@@ -213,6 +213,25 @@ def test_the_artifact_and_no_secret() -> None:
         "network={ ssid=x psk=c2VjcmV0 }",
         "> X-Api-Key: c2VjcmV0",
         "> X-MEN-Signature: c2VjcmV0",
+        'Update Module output: psk="correct c2VjcmV0"',
+        'writing password="c2VjcmV0" to x',
+        'DB_PASSWORD="c2VjcmV0"',
+        'wifi.password = "c2VjcmV0"',
+        'secret = "a b c2VjcmV0"',
+        "config: password='c2VjcmV0'",
+        "password=a,c2VjcmV0",
+        'Set-Cookie: "JWT=c2VjcmV0"',
+        "> Cookie: a=b; JWT=c2VjcmV0",
+        "Private-Token: c2VjcmV0",
+        "x-vault-token: c2VjcmV0",
+        "--token c2VjcmV0 was refused",
+        "curl --token c2VjcmV0",
+        r"sent {\"password\": \"a c2VjcmV0\"}",
+        r"sent {\"token\":\"a c2VjcmV0",
+        'token: "c2VjcmV0"',
+        "secret=c2VjcmV0",
+        "pwd = c2VjcmV0",
+        "config: {password: c2VjcmV0}",
     ],
 )
 def test_tokens_and_signatures_are_masked_wherever_they_are(message: str) -> None:
@@ -229,11 +248,25 @@ def test_tokens_and_signatures_are_masked_wherever_they_are(message: str) -> Non
         "the token has expired; no signature: the key is not known",
         "checksum mismatch: expected 30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58",
         "error getting token: connection refused",
+        "the secret: it is not there",
         "transient error: Update module terminated abnormally: exit status 1",
     ],
 )
 def test_what_says_why_is_not_masked(message: str) -> None:
     assert deploymentlog.fit(message) == message
+
+
+def test_what_comes_after_a_secret_is_shown() -> None:
+    shown = deploymentlog.fit(
+        'psk="correct horse" and then exit status 1; {\\"token\\": \\"a\\", \\"n\\": 1}'
+    )
+    assert shown == 'psk=*** and then exit status 1; {\\"token\\": ***, \\"n\\": 1}'
+
+
+@given(st.text(st.sampled_from("\\\"'=: passwordtken-._"), max_size=3000))
+def test_no_message_takes_long(message) -> None:
+    """Nested repetitions would take for ever on such text."""
+    deploymentlog.fit(message)
 
 
 def test_only_the_last_lines_are_kept_and_none_of_debug() -> None:
