@@ -283,9 +283,9 @@ def test_another_clock(device, tmp_path, text, wall) -> None:
 # Where the package puts them
 
 
-def manage(root: Path, what: str) -> str:
+def manage(root: Path, what: str, umask: int = 0o022) -> str:
     done = subprocess.run(
-        [SCRIPTS / "manage", what, root], capture_output=True, text=True, timeout=30, check=False
+        [SCRIPTS / "manage", what, root], capture_output=True, text=True, timeout=30, check=False, umask=umask
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -324,6 +324,36 @@ def test_installed_and_removed(system) -> None:
     manage(system, "remove")
     assert listed(system) == []
     manage(system, "remove")
+
+
+def test_everybody_can_read_them_whatever_the_umask(system) -> None:
+    manage(system, "install", 0o077)
+    folder = system / "etc/mender/scripts"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"version": 0o644, **dict.fromkeys(OURS, 0o755)}
+
+
+@pytest.fixture
+def linked(system: Path) -> Path:
+    """The folder is elsewhere, and has a script of somebody else's."""
+    folder = system / "data/scripts"
+    folder.mkdir(parents=True)
+    (folder / "Idle_Enter_00_theirs").touch()
+    (system / "etc/mender").mkdir(parents=True)
+    (system / "etc/mender/scripts").symlink_to("../../data/scripts")
+    return folder
+
+
+def test_a_folder_that_is_a_link_is_looked_into(system, linked) -> None:
+    """With a version file that others did not want, or without one that they need, nothing is updated."""
+    assert "no version file" in manage(system, "install")
+    assert listed(system) == ["Idle_Enter_00_theirs"]
+    (linked / "Idle_Enter_00_theirs").unlink()
+    manage(system, "install")
+    (linked / "Idle_Enter_00_theirs").touch()
+    manage(system, "remove")
+    assert listed(system) == ["Idle_Enter_00_theirs", "version"]
+    assert [path.name for path in linked.parent.iterdir()] == ["scripts"]
 
 
 def test_the_version_file_of_others_stays(system) -> None:
