@@ -26,6 +26,7 @@ from mender_monitor_py.records import (
     Counts,
     Limits,
     Record,
+    age,
     happened,
 )
 from mender_monitor_py.shedding import Waiting
@@ -49,7 +50,7 @@ class Outbox:
         self.limits = limits
         self._path = path
         self._clock = clock
-        self._database = Database(path, rows.SCHEMA, rows.VERSION, self._tell_replaced)
+        self._database = Database(path, rows.SCHEMA, rows.VERSION, rows.ADDED, self._tell_replaced)
         self._held = Changes()
         self._held_losses: list[str] = []
         self._held_lock = threading.Lock()
@@ -272,11 +273,12 @@ class Outbox:
         self._database.close()
 
     def _apply(self, connection: sqlite3.Connection, changes: Changes, lost: Sequence[str]) -> None:
+        now = self._clock.now()
         for alert, at in changes.alerts:
-            rows.insert(connection, alert, at)
+            rows.insert(connection, alert, at, delay=max(age(at, now), 0.0))
         rows.write_states(connection, changes)
         if changes.alerts or lost:
-            outboxbounds.trim(connection, self.limits, self._clock.now(), lost)
+            outboxbounds.trim(connection, self.limits, now, lost)
 
     def _bound_held(self) -> None:
         waiting = [

@@ -19,7 +19,7 @@ MAX_SIZE = 32 * 1024 * 1024  # bytes of alerts that wait
 
 # The newest number less the oldest is more than there are, and is found without counting them.
 _EXTENT = """
-SELECT (SELECT max(seq) FROM alerts WHERE state = 'waiting') - seq + 1, boot_id, boottime, wall, known
+SELECT (SELECT max(seq) FROM alerts WHERE state = 'waiting') - seq + 1, boot_id, boottime, wall, known, delay
     FROM alerts WHERE state = 'waiting' ORDER BY seq LIMIT 1
 """
 
@@ -29,7 +29,7 @@ def trim(connection: sqlite3.Connection, limits: Limits, now: Stamp, lost: Seque
     found = connection.execute(_EXTENT).fetchone()
     if found is None and not lost:
         return
-    extent, *oldest = found or (0, now.boot_id, now.boottime, now.wall, now.known)
+    extent, *oldest = found or (0, now.boot_id, now.boottime, now.wall, now.known, 0.0)
     full = (extent > limits.count or _pages_size(connection) > MAX_SIZE) and _is_full(connection, limits)
     if not (full or lost or _is_too_old(oldest, limits, now)):
         return
@@ -68,13 +68,14 @@ def trim_history(connection: sqlite3.Connection, limits: Limits, now: Stamp) -> 
 
 def too_old(connection: sqlite3.Connection, limits: Limits, now: Stamp) -> list[tuple[int, str]]:
     """
-    Number and identity of those at the head that have waited for too long.
+    Number and identity of those at the head that have waited for too long, since they were stored.
 
-    What tells of losses is never too old.
+    How long ago it happened does not count: a silence may have kept it back. What tells of losses is never
+    too old.
     """
     found = []
     for seq, identity, *at in connection.execute(
-        "SELECT seq, identity, boot_id, boottime, wall, known FROM alerts "
+        "SELECT seq, identity, boot_id, boottime, wall, known, delay FROM alerts "
         "WHERE state = 'waiting' AND own != ? ORDER BY seq",
         (rows.LOSS,),
     ):
@@ -98,7 +99,7 @@ def _is_full(connection: sqlite3.Connection, limits: Limits) -> bool:
 
 
 def _is_too_old(at: Sequence[Any], limits: Limits, now: Stamp) -> bool:
-    return limits.age > 0 and age(rows.stamp(*at), now) > limits.age
+    return limits.age > 0 and age(rows.stored_at(*at), now) > limits.age
 
 
 def _surplus(connection: sqlite3.Connection, room: int) -> list[Waiting]:

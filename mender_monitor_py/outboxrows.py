@@ -14,6 +14,8 @@ PLAIN, OWN, LOSS = 0, 1, 2  # the column "own": alerts of checks, about the outb
 
 COLUMNS = "seq, state, boot_id, boottime, wall, known, sent, reason, body, size"
 VERSION = 1
+# Columns that a file of this version may lack: an earlier build made it, and may have to go on with it.
+ADDED = (("alerts", "delay", "REAL NOT NULL DEFAULT 0"),)
 SCHEMA = """
 CREATE TABLE alerts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -28,7 +30,8 @@ CREATE TABLE alerts (
     known INTEGER NOT NULL,
     sent REAL NOT NULL DEFAULT 0,
     reason TEXT NOT NULL DEFAULT '',
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    delay REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX waiting ON alerts (seq, size) WHERE state = 'waiting';
 CREATE INDEX others ON alerts (state, seq, sent) WHERE state != 'waiting';
@@ -54,23 +57,33 @@ _LOOK = 1000  # bytes of a record that is no alert
 Row = tuple[int, str, str, float, float, int, float, str, bytes, int]
 
 
-def insert(connection: sqlite3.Connection, alert: Alert, at: Stamp, own: int = PLAIN) -> None:
-    """Add *alert*, cut to what the server can take."""
+def insert(
+    connection: sqlite3.Connection, alert: Alert, at: Stamp, own: int = PLAIN, *, delay: float = 0.0
+) -> None:
+    """Add *alert*, cut to what the server can take. It is stored *delay* seconds after it happened."""
     body = wire.to_text(alert)
     if len(body) > wire.MAX_ALERT_SIZE:
         alert = wire.bounded(alert)
         body = wire.to_text(alert)
-    insert_body(connection, body.encode(), at, own, identity=shedding.identity(alert), bad=alert.level != OK)
+    identity, bad = shedding.identity(alert), alert.level != OK
+    insert_body(connection, body.encode(), at, own, identity=identity, bad=bad, delay=delay)
 
 
 def insert_body(
-    connection: sqlite3.Connection, body: bytes, at: Stamp, own: int, *, identity: str, bad: bool
+    connection: sqlite3.Connection,
+    body: bytes,
+    at: Stamp,
+    own: int,
+    *,
+    identity: str,
+    bad: bool,
+    delay: float = 0.0,
 ) -> None:
     """Add what is in *body*, an alert or not."""
     connection.execute(
-        "INSERT INTO alerts (state, own, identity, bad, size, boot_id, boottime, wall, known, body) "
-        "VALUES ('waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (own, identity, bad, len(body), at.boot_id, at.boottime, at.wall, at.known, body),
+        "INSERT INTO alerts (state, own, identity, bad, size, boot_id, boottime, wall, known, body, "
+        "delay) VALUES ('waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (own, identity, bad, len(body), at.boot_id, at.boottime, at.wall, at.known, body, delay),
     )
 
 
@@ -102,6 +115,11 @@ def to_records(rows: Iterable[Row], *, every: bool = False) -> tuple[list[Record
 def stamp(boot_id: str, boottime: float, wall: float, known: int) -> Stamp:
     """The stamp that four columns hold."""
     return Stamp(boot_id, boottime, wall, bool(known))
+
+
+def stored_at(boot_id: str, boottime: float, wall: float, known: int, delay: float) -> Stamp:
+    """When an alert was stored, which is *delay* seconds after it happened, at the moment of the others."""
+    return Stamp(boot_id, boottime + delay, wall + delay, bool(known))
 
 
 def meta(connection: sqlite3.Connection, key: str) -> str:

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -66,16 +66,24 @@ class Database:
     """
     One file, opened when it is first needed.
 
-    *schema* is run on a new file; its version is *version*. *on_replaced* is called in the transaction that
-    makes a new file in the place of a damaged one, with where that was moved. Safe for threads.
+    *schema* is run on a new file; its version is *version*. *added* are columns, as table, name and
+    declaration, that an older file of that version gets; programs that do not know them go on. *on_replaced*
+    is called in the transaction that makes a new file in the place of a damaged one, with where that was
+    moved. Safe for threads.
     """
 
     def __init__(
-        self, path: Path, schema: str, version: int, on_replaced: Callable[[sqlite3.Connection, Path], None]
+        self,
+        path: Path,
+        schema: str,
+        version: int,
+        added: Sequence[tuple[str, str, str]],
+        on_replaced: Callable[[sqlite3.Connection, Path], None],
     ) -> None:
         self._path = path
         self._schema = schema
         self._version = version
+        self._added = added
         self._on_replaced = on_replaced
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -154,7 +162,7 @@ class Database:
 
     def _check_schema(self, connection: sqlite3.Connection, replaced: Path | None) -> None:
         found = _version(connection)
-        if found == self._version:
+        if found == self._version and not self._lacking(connection):
             return
         if found > self._version:
             raise OutboxError(
@@ -169,8 +177,15 @@ class Database:
                 connection.execute(f"PRAGMA user_version = {self._version}")
                 if replaced is not None:
                     self._on_replaced(connection, replaced)
+            for table, column, declaration in self._lacking(connection):
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declaration}")
 
         _transaction(connection, "BEGIN IMMEDIATE", make)
+
+    def _lacking(self, connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+        """The added columns that the file does not have."""
+        query = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
+        return [one for one in self._added if not connection.execute(query, one[:2]).fetchone()]
 
     def _replace(self, error: sqlite3.DatabaseError) -> None:
         """Move the damaged file aside and make a new one. Raises OSError, sqlite3.Error and OutboxError."""

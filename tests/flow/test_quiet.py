@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +15,10 @@ from hypothesis import strategies as st
 
 from mender_monitor_py.alertstate import Limits
 from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.ledger import Store
 from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Observation, Stamp, Subject
-from mender_monitor_py.outbox import Changes
+from mender_monitor_py.outbox import Changes, Outbox
+from mender_monitor_py.outbox import Limits as Bounds
 from mender_monitor_py.quiet import Quiet
 from mender_monitor_py.recorder import LOOK_S, CheckReport, Recorder
 from mender_monitor_py.subsystems.findings import Findings
@@ -69,8 +74,9 @@ class GivenClock(Clock):
 class World:
     """A device: what it does, what is the case, and what the server was told."""
 
-    def __init__(self) -> None:
-        self.clock, self.store = GivenClock(), Kept()
+    def __init__(self, store: Store | None = None, clock: GivenClock | None = None) -> None:
+        self.clock, self.kept = clock or GivenClock(), Kept()
+        self.store = store or self.kept
         self.quiet = Quiet()
         self.bad = dict.fromkeys(KEYS, False)
         self.due: set[str] = set()  # what has to be told at some time
@@ -148,11 +154,37 @@ def test_the_server_ends_up_knowing_what_is_the_case(steps: list[tuple[object, .
 
     world = asyncio.run(story())
     for key in KEYS:
-        told = [level for name, level in world.store.alerts if name == key]
+        told = [level for name, level in world.kept.alerts if name == key]
         wanted = CRITICAL if world.bad[key] and key == "lasting" else OK
         assert (told or [OK])[-1] == wanted
         assert all(one != other for one, other in zip(["OK", *told], told, strict=False))
         assert key not in world.due or CRITICAL in told
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(STEPS, max_size=10), st.sampled_from([1, 60, 3600]))
+def test_what_was_kept_back_is_never_too_old_to_be_sent(steps: list[tuple[object, ...]], age: float) -> None:
+    """
+    However long ago it began: the outbox counts from when it is told.
+    """
+
+    async def story(outbox: Outbox, clock: GivenClock) -> None:
+        world = World(outbox, clock)
+        for step in (*steps, ("hold",), ("see", "lasting", True), ("see", "event", True)):
+            await world.do(step)
+        kept_back = {key for key in KEYS if world.report.is_kept_back(key)}
+        await world.do(("wait", LOOK_S + 1))
+        world.quiet = Quiet()
+        await world.do(("wait", 0.0))
+        await world.recorder.close()
+        assert kept_back <= {record.alert.name for record in outbox.records() if record.alert.level != OK}
+
+    clock = GivenClock()
+    with (
+        TemporaryDirectory() as folder,
+        closing(Outbox(Path(folder) / "o.db", Bounds(age=age), clock)) as box,
+    ):
+        asyncio.run(story(box, clock))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +210,7 @@ def test_a_silence_that_ended_while_the_daemon_was_away(steps, wanted) -> None:
         for step in steps:
             await world.do(step)
         await world.recorder.close()
-        return world.store.alerts
+        return world.kept.alerts
 
     assert [level for _, level in asyncio.run(story())] == wanted
 
@@ -198,7 +230,7 @@ def test_the_one_that_is_left_of_many_is_told_by_its_own_name() -> None:
         await findings.look(map(found, ["z"]), "gone", fresh=False)
         await world.do(("release",))
         await world.end()
-        return world.store.alerts
+        return world.kept.alerts
 
     assert asyncio.run(story()) == [("Bad z", CRITICAL)]
 
@@ -218,7 +250,7 @@ def test_a_summary_that_was_kept_back_names_those_that_are_left() -> None:
         await world.end()
         return world
 
-    store = asyncio.run(story()).store
+    store = asyncio.run(story()).kept
     assert sorted(store.alerts) == [(name, CRITICAL) for name in ("Bad e", "Bad f", "Many bad things")]
     text = next(text for text in store.details if "findings" in text)
     assert text == "2 more findings at once:\nBad g (g)\nBad h (h)"
@@ -245,12 +277,12 @@ def test_what_a_check_tells_anew_is_told_after_the_silence(restart: bool) -> Non
         if restart:
             await world.do(("restart", True))
         await world.do(("wait", 100.0))
-        assert len(world.store.alerts) == 1
+        assert len(world.kept.alerts) == 1
         await world.do(("release",))
         await world.end()
         return world
 
-    store = asyncio.run(story()).store
+    store = asyncio.run(story()).kept
     assert store.alerts == [("Bad it", CRITICAL)] * 2
     assert store.details[1] == "third\n1 more like it came before it, and were not told"
 
@@ -275,7 +307,7 @@ def test_short_programs_that_were_too_many_in_a_hold_are_told() -> None:
         await world.end()
         return world
 
-    store = asyncio.run(story()).store
+    store = asyncio.run(story()).kept
     critical = [name for name, level in store.alerts if level == CRITICAL]
     assert critical == ["Many bad things"]
     text = store.details[store.alerts.index(("Many bad things", CRITICAL))]
@@ -299,6 +331,6 @@ def test_further_ones_of_many_are_told_if_they_are_left(late: bool) -> None:
         await world.do(("release",))
         await findings.look(map(found, "abcz"), "gone")
         await world.end()
-        return world.store.alerts
+        return world.kept.alerts
 
     assert asyncio.run(story()) == [("Bad a", CRITICAL), ("Many bad things", CRITICAL), ("Bad z", CRITICAL)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mender_monitor_py import outboxbounds
+from mender_monitor_py import outboxbounds, wire
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.model import CRITICAL, OK, Alert, CheckId, Details, Line, Stamp, Subject
@@ -189,6 +189,52 @@ def test_old_alerts_are_dropped_and_told(tmp_path: Path) -> None:
     box.put("C")
     assert box.waiting() == "C!"
     assert "2 because they were too old" in box.outbox.records()[-1].alert.details.description
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_the_age_counts_from_when_it_was_stored(tmp_path: Path, reboot: bool) -> None:
+    """
+    What a silence kept back for longer than an alert may wait is sent, and with its own time.
+    """
+    box = Box(tmp_path / "o.db", Limits(age=1000))
+    box.put("A")
+    began = box.clock.now()
+    box.clock.seconds += 5000
+    box.outbox.commit(Changes([(alert("b"), began)]))
+    assert box.waiting() == "B!"
+    assert box.outbox.records()[0].at == began
+    if reboot:
+        box.clock.boot, box.clock.offset = "two", box.clock.offset + box.clock.seconds
+        box.clock.seconds = 0.0
+    box.clock.seconds += 999
+    box.put("C")
+    assert box.waiting() == "B!C"
+    box.clock.seconds += 1
+    box.outbox.expire()
+    assert box.waiting() == "C!"
+
+
+def test_the_file_of_an_earlier_build_is_taken_over_and_can_be_given_back(box: Box) -> None:
+    """
+    As an update of the device does it, and its rollback.
+    """
+    columns = "state, own, identity, bad, size, boot_id, boottime, wall, known, body"
+    values = f"'waiting', 0, ?, 1, 9, 'one', 100.0, {START + 100}, 1, ?"
+    earlier = f"INSERT INTO alerts ({columns}) VALUES ({values})"
+    box.put("A")
+    box.outbox.commit(Changes([], {(CHECK, "k"): "state"}))
+    box.outbox.close()
+    connection = sqlite3.connect(box.path)
+    connection.execute("ALTER TABLE alerts DROP COLUMN delay")
+    connection.execute(earlier, ("x", wire.to_text(alert("b"))))
+    connection.commit()
+    box.put("C")
+    assert box.waiting() == "ABC"
+    assert box.outbox.states() == {(CHECK, "k"): "state"}
+    with connection:
+        connection.execute(earlier, ("x", wire.to_text(alert("d"))))
+    connection.close()
+    assert box.waiting() == "ABCD"
 
 
 def test_an_age_of_zero_is_no_limit(tmp_path: Path) -> None:
