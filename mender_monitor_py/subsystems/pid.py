@@ -33,6 +33,7 @@ from mender_monitor_py.subsystems.fields import absolute_path, interval, yes_no
 from mender_monitor_py.unitstate import Unit, unit_name
 
 SETTLE_S = 0.02  # an exit is told by several descriptors, in any order
+EXIT_S = 2.0  # how it ended is told last: on a busy machine long after that it did
 AWAY_S, AWAY_SETTLE_S = 10.0, 0.5  # what is away for long may be noticed so much later
 SAFETY_S = 60.0  # from look to look while events tell all
 BOOT_S = 180.0  # services come up
@@ -115,6 +116,7 @@ class _Watch:
         self._host = host
         self._report = report
         self._wake = asyncio.Event()
+        self._exit_told = asyncio.Event()
         main = Main.from_text(report.memory)
         # The processes of another boot are not missed.
         self._main = main if main is not None and main.boot_id == host.clock.now().boot_id else None
@@ -143,6 +145,8 @@ class _Watch:
                     await self._here(self._main_of(found))
             await wait(self._wake, self._patience())
             await asyncio.sleep(self._settle())
+            if self._ended is not None and self._gone is None and self._host.processes.sees_exits:
+                await wait(self._exit_told, EXIT_S)
 
     def close(self) -> None:
         if self._end is not None:
@@ -184,9 +188,12 @@ class _Watch:
         for end in exits:
             if end.pid == self._pid:
                 self._exit = end
+                self._exit_told.set()
                 self._wake.set()
 
     def events_lost(self) -> None:
+        if self._ended is not None:
+            self._exit_told.set()  # it may be among them
         self._wake.set()
 
     def mounts_changed(self) -> None:
@@ -248,6 +255,7 @@ class _Watch:
     async def _here(self, main: Main) -> None:
         old, self._gone = self._main, None
         if old is None or not old.same(main) or self._end is None:
+            self._exit_told.clear()
             if not self._follow(main):
                 return  # it ended meanwhile
             if old is not None and restarted(old, main, self._ended, self._descends(main, old)):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from mender_monitor_py.subsystems.pid import PidCheck
 from tests.fakes.executed import executed
 from tests.fakes.fake_systemd import FakeSystemd
 from tests.fakes.judging import JudgingReport
+from tests.fakes.process_checks import connected
 from tests.fakes.watched import looked as watched
 
 RESTARTED = "Process app restarted"
@@ -96,6 +97,30 @@ def test_a_restart_within_milliseconds(paths, app, sources):
                         assert "it was ended by SIGTERM" in text
                     await asyncio.sleep(0.2)
                     assert [alert.level for alert in report.alerts] == [CRITICAL]
+
+    asyncio.run(scenario())
+
+
+@connected
+@pytest.mark.skipif(os.geteuid() != 0, reason="the events need root")
+@pytest.mark.parametrize(("grace", "name"), [("600", RESTARTED), ("0", NOT_RUNNING)])
+def test_how_it_ended_is_told_though_the_kernel_is_late_with_it(paths, app, monkeypatch, grace, name):
+    """That it has ended is told before: on a busy machine long before."""
+    exited = pid._Watch.exited
+    monkeypatch.setattr(
+        pid._Watch,
+        "exited",
+        lambda self, exits: asyncio.get_running_loop().call_later(0.3, exited, self, exits),
+    )
+
+    async def scenario():
+        with started(app) as first:
+            async with watched(paths, check(PID_EXE=app, PID_GRACE=grace)) as report:
+                first.terminate()
+                first.wait()
+                with started(app) if name == RESTARTED else nullcontext():
+                    await report.until(lambda: name in report.open)
+                    assert "it was ended by SIGTERM" in report.last(name).details.description
 
     asyncio.run(scenario())
 
