@@ -9,11 +9,12 @@ from functools import partial
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.images import Images, RunningImages
 from mender_monitor_py.host.processevents import Execution
-from mender_monitor_py.proclist import Image, is_loader
+from mender_monitor_py.proclist import Image, Opened, is_loader
 from mender_monitor_py.subsystems.processverdicts import Verdicts
 
 OPEN_S = 0.01  # from a file's opening to its execution, where nothing tells the latter
 AGAIN_S = 0.2  # and on a busy machine
+AHEAD_S = 2.0  # the same, where its execution is told, unless it fails
 _MAX_EARLY = 4096
 
 
@@ -23,6 +24,9 @@ class Executions:
 
     *judge* is called with each program and the process that runs it; *not_named* with a process and how many
     programs it has executed of which nothing tells the file. A loader that *deny* or *verdicts* list is none.
+
+    A file may be told before it is executed. It is judged afterwards: until then the process is another
+    program, with other arguments, and maybe of another user.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Executions:
         self._judge = judge
         self._not_named = not_named
         self._deny = deny
+        self._opened: dict[int, tuple[Opened, ...]] = {}  # what is about to be executed, as far as is known
         self._early: set[int] = set()  # those that were told before they had executed what they opened
         self._nameless: dict[int, Execution] = {}  # of these, those whose program nothing names
         self._timers: set[asyncio.TimerHandle] = set()
@@ -56,12 +61,15 @@ class Executions:
             self._in(OPEN_S, lambda: self._executed(executions))
 
     def ended(self, pid: int) -> None:
+        self._judge_opened(pid)
         self._running.ended(pid)
         self._early.discard(pid)
         self._nameless.pop(pid, None)
 
     def lost(self) -> None:
         """Events were lost: what was to come may have been among them."""
+        for pid in list(self._opened):
+            self._judge_opened(pid)
         self._early.clear()
         self._nameless.clear()
 
@@ -73,14 +81,13 @@ class Executions:
         if not self._verdicts.known:
             return  # there is no list
         for execution in executions:
+            self._judge_opened(execution.pid)
             programs = [group for group in execution.programs if not is_loader(group[-1].path)]
             for group in programs:
-                image = self._images.of_opened(group)
-                self._judge(image, execution.pid)
-                self._running.executed(execution.pid, image)
-                # Before it is executed its command line is that of what the process was so far.
-                if image.script is None or (execution.ahead and image.script and len(group) == 1):
-                    self._ask_again(execution.pid)
+                if group is programs[-1] and self._is_ahead(execution, group):
+                    self._opened[execution.pid] = group
+                else:
+                    self._judge_executed(execution.pid, group, ahead=execution.ahead)
             if not execution.ahead:
                 self._settle_nameless(execution)
             if not execution.times and execution.pid in self._early:
@@ -89,6 +96,35 @@ class Executions:
                     self._early.discard(execution.pid)
             if execution.times > len(programs):
                 self._name(execution)
+
+    def _is_ahead(self, execution: Execution, group: tuple[Opened, ...]) -> bool:
+        """Whether *group* is still to be executed: then it is judged in a moment, at the latest."""
+        connector, procfs, pid = self._events.sees_exits, self._host.procfs, execution.pid
+        if len(self._opened) >= _MAX_EARLY or (connector and not execution.ahead):
+            return False
+        try:
+            executable = procfs.executable(pid)
+        except PermissionError:
+            return False
+        # Who has tried to execute something before, in vain, seems to be ahead ever after.
+        if executable is None or (executable == group[-1].path and procfs.arguments(pid)):
+            return False
+        self._in(AHEAD_S if connector else AGAIN_S, partial(self._judge_opened, pid))
+        return True
+
+    def _judge_opened(self, pid: int) -> None:
+        """What was about to be executed has been by now, or never is."""
+        group = self._opened.pop(pid, None)
+        if group is not None and self._verdicts.known:
+            self._judge_executed(pid, group)
+
+    def _judge_executed(self, pid: int, group: tuple[Opened, ...], *, ahead: bool = False) -> None:
+        image = self._images.of_opened(group)
+        self._judge(image, pid)
+        self._running.executed(pid, image)
+        # An interpreter may be about to execute itself: its command line is that of what it runs so far.
+        if image.script is None or (ahead and image.script and len(group) == 1):
+            self._ask_again(pid)
 
     def _settle_nameless(self, execution: Execution) -> None:
         """All that was told of this process before has happened now."""

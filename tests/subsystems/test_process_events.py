@@ -20,7 +20,7 @@ from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.fanotify import ExecOpens
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procconnector import ProcConnector
-from mender_monitor_py.host.processevents import Execution, ProcessEvents
+from mender_monitor_py.host.processevents import Execution, Exit, ProcessEvents
 from mender_monitor_py.proclist import Opened
 from mender_monitor_py.subsystems import process, processexecutions
 from mender_monitor_py.subsystems.processexecutions import Executions
@@ -275,6 +275,86 @@ def test_a_script_whose_interpreter_is_told_before_it_runs(paths, tmp_path, monk
                     await report.until(lambda: about(report, script))
                 finally:
                     found.kill()
+
+    asyncio.run(scenario())
+
+
+BEFORE = """
+import os, sys
+print(flush=True)
+os.read(0, 1)
+os.execv(sys.argv[1], [sys.argv[1], "-ISc", sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize("connector", [True, False])
+@pytest.mark.parametrize("fate", ["runs", "ended", "lost", "nothing is told"])
+def test_a_program_that_is_told_before_it_runs_is_told_as_who_it_is(
+    paths, tmp_path, monkeypatch, connector, fate
+):
+    """On a busy machine the process is what it was before, with another command line, for a while."""
+    without_events(monkeypatch)
+    monkeypatch.setattr(process, "POLLED_S", 600.0)
+    monkeypatch.setattr(ProcessEvents, "sees_exits", connector)
+    monkeypatch.setattr(ProcessEvents, "_mounts_changed", lambda self: None)  # each is time for a look
+    listeners, due = heard_by(monkeypatch), timers(monkeypatch)
+    evil = program(tmp_path, "evil")
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            command = [sys.executable, "-c", BEFORE, evil, SLEEP]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as found:
+                assert found.stdin is not None and found.stdout is not None
+                try:
+                    found.stdout.readline()
+                    status = Path(evil).stat()
+                    opened = Opened(found.pid, evil, b"\x7fELF", status.st_dev, status.st_ino)
+                    listeners[0].executed([Execution(found.pid, 1, ((opened,),), ahead=connector)])
+                    if not connector:
+                        due.pop()()
+                    assert not about(report, evil)
+                    if fate == "runs":
+                        found.stdin.write(b"\n")
+                        found.stdin.flush()
+                        await asyncio.to_thread(found.stdout.readline)
+                    elif fate == "ended":
+                        found.kill()
+                        found.wait()
+                    if not connector:
+                        due.pop()()
+                    elif fate == "runs":
+                        listeners[0].executed([Execution(found.pid, 0, ())])
+                    elif fate == "ended":
+                        listeners[0].exited([Exit(found.pid, 9)])
+                    elif fate == "lost":
+                        listeners[0].events_lost()
+                    else:
+                        due.pop()()
+                    await report.until(lambda: about(report, evil))
+                    text = about(report, evil)[0].details.description
+                    assert fate != "runs" or f"pid: {found.pid}\nexecutable: {evil}\n" in text
+                    assert fate != "ended" or "it has ended" in text
+                finally:
+                    found.kill()
+
+    asyncio.run(scenario())
+
+
+@connected
+def test_who_failed_to_execute_something_before_is_told_at_once(paths, tmp_path):
+    """The kernel tells of the attempt, as of one that is still to come."""
+    evil, broken = program(tmp_path, "evil"), tmp_path / "broken"
+    broken.write_bytes(b"\x7fELF and nothing more")
+    broken.chmod(0o755)
+    code = f"import os\ntry: os.execv({str(broken)!r}, ['x'])\nexcept OSError: pass\n"
+    code += f"os.execv({evil!r}, [{evil!r}, '-ISc', {SLEEP!r}])"
+
+    async def scenario():
+        async with watched(paths, check(tmp_path)) as report:
+            with running(sys.executable, code) as found:
+                await report.until(lambda: about(report, evil))
+                text = about(report, evil)[0].details.description
+                assert f"pid: {found.pid}\nexecutable: {evil}\n" in text
 
     asyncio.run(scenario())
 
