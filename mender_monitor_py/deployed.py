@@ -5,6 +5,9 @@ Pure. A file is the deployment's when it was changed while the deployment instal
 its content and name are in the artifact; a package that was installed then has it, with this content; all who
 wrote it were the update client's own processes. Or it came with the new root file system. That a file is gone
 is the deployment's when the client's processes alone touched it, or the new root file system never had it.
+
+A file counts as changed when its mode, owner or times were, too. So of a file that was there before, what the
+deployment did not write is whose it was then: its mode and owner, and its content where that was only moved.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ SPECIAL = 0o6000  # set-uid and set-gid
 
 class Content(NamedTuple):
     """
-    A file as it is now. Times in seconds since the epoch; *device* is its file system's number.
+    A file as it is now. Times in seconds since the epoch; *device* is its file system's number. *born*: when
+    the file was made; None: its file system does not tell.
 
     *names* are its path without links, and that of the entry that leads to it. *open_to_others*: it has
     another name besides, or somebody has it open for writing: what is written so is not told by its path.
@@ -33,6 +37,16 @@ class Content(NamedTuple):
     device: str
     names: tuple[str, ...] = ()
     open_to_others: bool = False
+    born: float | None = None
+
+
+class Why(NamedTuple):
+    """
+    Why a file is the deployment's, in a few words; empty: it is not. *whole*: its mode and owner are, too.
+    """
+
+    words: str = ""
+    whole: bool = False
 
 
 class Packaged(NamedTuple):
@@ -64,8 +78,9 @@ class Evidence:
     What is known of a deployment that ran from *began* to *ended* (seconds since the epoch).
 
     *payload*: by the SHA-256 of each file of the artifact its names, without folders, and their modes;
-    *written*: the paths that the update client's processes wrote or removed, *others* those that somebody
-    else did.
+    *written*: the paths that the update client's processes wrote or removed, *modified* those at which they
+    wrote to a file; *others* those at which somebody else did anything. All of that is known *since* then
+    (None: since it began).
     *image* is the root file system that came with it; None: none did. *packages*: those that were installed
     meanwhile count. Who writes was seen until *watched*; None: to the end.
     """
@@ -74,36 +89,44 @@ class Evidence:
     ended: float
     payload: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     written: frozenset[str] = frozenset()
+    modified: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
     image: Image | None = None
     packages: bool = False
+    since: float | None = None
     watched: float | None = None
 
     def within(self, moment: float) -> bool:
         """Whether it was while the deployment installed."""
         return self.began - SLACK_S <= moment <= self.ended + SLACK_S
 
-    def explains(self, path: str, now: Content, packaged: Packaged | None) -> str:
-        """Why the file at *path* is the deployment's: a few words; empty: it is not."""
+    def made(self, born: float | None) -> bool | None:
+        """Whether a file that was *born* then was made while the deployment installed; None: not known."""
+        return None if born is None else self.within(born)
+
+    def explains(self, path: str, now: Content, packaged: Packaged | None) -> Why:
+        """Why the file at *path* is the deployment's, or why not."""
         if self.image is not None and self.image.has(now.device, now.changed):
-            return "of the image"
+            return Why("of the image", whole=True)
         if not self.within(now.changed):
-            return ""
+            return Why()
+        made, client = self.made(now.born), self._by_client(now.names or (path,), now)
         special = now.mode & SPECIAL
         given = self.payload.get(now.sha256, {}).get(path.rpartition("/")[2])
+        if client.whole:
+            return client
         if given is not None and not special & ~given:
-            return "of the artifact"
+            return Why("of the artifact", whole=made is not False)
         if (
             self.packages
             and packaged is not None
             and packaged.md5 == now.md5
+            and made is not False  # dpkg writes each file anew
             # Who gives it a bit later is not the package.
             and (not special or now.changed <= packaged.installed + SLACK_S)
         ):
-            return "of a package"
-        if not now.open_to_others and self._written_alone(now.names or (path,), now.changed):
-            return "written by the update client"
-        return ""
+            return Why("of a package", whole=True)
+        return client
 
     def explains_absence(self, path: str, changed: float, device: str) -> str:
         """
@@ -113,17 +136,32 @@ class Evidence:
         """
         if self.image is not None and self.image.has(device, changed):
             return "not in the image"
-        if self.within(changed) and self._written_alone((path,), changed):
+        if self.within(changed) and self._alone((path,), self.written, changed):
             return "removed by the update client"
         return ""
 
-    def _written_alone(self, names: Iterable[str], changed: float) -> bool:
-        """Whether the client wrote one of *names* at last, and nobody else any, nor a folder on the way."""
+    def _by_client(self, names: Iterable[str], now: Content) -> Why:
+        """Whether the client alone made the file, perhaps while it loaded the artifact, or wrote to it."""
+        since = self.began if self.since is None else self.since
+        if now.open_to_others:
+            return Why()
+        if (
+            now.born is not None
+            and now.born >= since - SLACK_S
+            and self._alone(names, self.written, now.changed)
+        ):
+            return Why("made by the update client", whole=True)
+        if self._alone(names, self.modified, now.changed):
+            return Why("written by the update client")
+        return Why()
+
+    def _alone(self, names: Iterable[str], done: frozenset[str], changed: float) -> bool:
+        """Whether the client has *done* it to one of *names*, and nobody else anything to them or above."""
         found = set(names)
         seen = self.watched is None or changed <= self.watched
         return (
             seen
-            and bool(found & self.written)
+            and bool(found & done)
             and not any(path in self.others for name in found for path in _with_parents(name))
         )
 
@@ -133,16 +171,18 @@ class Evidence:
             "ended": self.ended,
             "payload": dict(self.payload),
             "written": sorted(self.written),
+            "modified": sorted(self.modified),
             "others": sorted(self.others),
             "image": self.image,
             "packages": self.packages,
+            "since": self.since,
             "watched": self.watched,
         }
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """What :meth:`to_json` made."""
-        sets = {name: frozenset(found[name]) for name in ("written", "others")}
+        sets = {name: frozenset(found[name]) for name in ("written", "modified", "others")}
         image = Image(*found["image"]) if found["image"] is not None else None
         return cls(**{**found, **sets, "image": image})
 

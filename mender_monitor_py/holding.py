@@ -326,9 +326,11 @@ class Holding:
             evidence,
             payload=installation.payload,
             written=frozenset(installation.written),
+            modified=frozenset(installation.modified),
             others=frozenset(installation.others),
             image=self._image_of(hold),
             packages=True,
+            since=now.wall - (now.boottime - installation.since),
             watched=happened(self._watched, now) if self._watched is not None else None,
         )
 

@@ -21,7 +21,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -31,8 +31,9 @@ from mender_monitor_py import baseline
 from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl.lists import Kept
-from mender_monitor_py.deployed import SLACK_S, SPECIAL, Content, Evidence, Packaged, packaged_md5
+from mender_monitor_py.deployed import SLACK_S, SPECIAL, Content, Evidence, Packaged, Why, packaged_md5
 from mender_monitor_py.errors import MonitorError, UnknownError
+from mender_monitor_py.host.birthtime import birth_time
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.host.procfs import Procfs
@@ -57,11 +58,11 @@ class Deployed:
         self._evidence = evidence
         self._packages = list(_changed_packages(paths.root / DPKG, evidence))
         self._installed = _modified(paths.root / DPKG / "status")
-        self._known: dict[str, tuple[str, Content | None]] = {}
+        self._known: dict[str, tuple[Why, Content | None]] = {}
 
-    def explains(self, path: str, stated: Stated = NOTHING_STATED) -> str:
+    def explains(self, path: str, stated: Stated = NOTHING_STATED) -> Why:
         """
-        Why the file at *path* is the deployment's; empty: it is not, or not as it was *stated* to be.
+        Why the file at *path* is the deployment's; or not, or not as it was *stated* to be.
 
         Who may write to a folder on the way could show one file to who makes the row, and another one here.
         """
@@ -69,13 +70,18 @@ class Deployed:
             self._known[path] = self._judge(path)
         why, content = self._known[path]
         if content is None or stated.sha256 not in ("", content.sha256):
-            return ""
-        return why if not stated.mode & SPECIAL & ~content.mode else ""
+            return Why()
+        return why if not stated.mode & SPECIAL & ~content.mode else Why()
 
-    def touched(self, path: str) -> bool:
-        """Whether the file at *path* was changed while the deployment installed."""
+    def put(self, path: str) -> bool:
+        """
+        Whether the file at *path* was made while the deployment installed.
+
+        Where the file system does not tell: whether it was changed meanwhile, as chmod(2) does, too.
+        """
         try:
-            return self._evidence.within(Path(path).stat().st_ctime)
+            made = self._evidence.made(birth_time(path))
+            return self._evidence.within(Path(path).stat().st_ctime) if made is None else made
         except OSError:
             return False
 
@@ -91,7 +97,7 @@ class Deployed:
         """
         if not os.path.lexists(path):
             return bool(self.explains_absence(path))
-        return bool(self.explains(path)) or (self.touched(path) and _same_content(pid, path))
+        return bool(self.explains(path).words) or (self.put(path) and _same_content(pid, path))
 
     def explains_absence(self, path: str) -> str:
         """Why nothing is at *path* any more, when that is the deployment's; empty: it is not."""
@@ -104,11 +110,11 @@ class Deployed:
             return ""
         return self._evidence.explains_absence(_entry(path), status.st_ctime, str(status.st_dev))
 
-    def _judge(self, path: str) -> tuple[str, Content | None]:
+    def _judge(self, path: str) -> tuple[Why, Content | None]:
         try:
             content = _content(path)
         except OSError:
-            return "", None
+            return Why(), None
         return self._evidence.explains(path, content, self._packaged(path)), content
 
     def _packaged(self, path: str) -> Packaged | None:
@@ -176,7 +182,7 @@ async def _unexpected(
     if not isinstance(check, Baselined):
         return set()
     kept = Kept(check, paths)
-    if kept.data is not None and deployed.touched(str(kept.path)):
+    if kept.data is not None and deployed.put(str(kept.path)):
         return set()  # the artifact has brought it: what it said before is not known
     listed = kept.listing().entries if kept.data is not None else ()
     entries = [*listed, *map(check.led, check.inline)]
@@ -220,10 +226,7 @@ def _follow(
     about = kept.about(entries)
     unexpected = [thing for thing in things if not any(check.allows(entry, thing) for entry in about(thing))]
     rows = [
-        thing.row
-        for thing in unexpected
-        if deployed.explains(file := check.file_of(kept.host, thing), check.stated(thing))
-        or (deployed.touched(file) and any(check.same_again(entry, thing) for entry in about(thing)))
+        thing.row for thing in unexpected if _is_explained(check, kept.host, thing, about(thing), deployed)
     ]
     gone = [path for path in check.gone(entries) if deployed.explains_absence(path)]
     absent = sorted(map(baseline.quote, gone))
@@ -243,6 +246,26 @@ def _follow(
     kept.write(data)
     told = [row[:_MOST_OF_ROW] for row in (*rows, *(f"{path} is gone" for path in absent))]
     return {"check": str(name), "entries": len(told), "told": told[:MOST_TOLD]}
+
+
+def _is_explained(
+    check: Baselined[Any, Any], host: Host, thing: Any, about: Sequence[Any], deployed: Deployed
+) -> bool:
+    """Whether *thing* is the deployment's, which the entries *about* it do not expect."""
+    file, stated = check.file_of(host, thing), check.stated(thing)
+    if any(check.same_again(entry, thing) for entry in about) and deployed.put(file):
+        return True
+    why = deployed.explains(file, stated)
+    if not why.words or why.whole:
+        return bool(why.words)
+    # Who set the mode and the owner of a file that was there before is not known: they have to be expected.
+    if about:
+        return any(_in_content_alone(check.differences(entry, thing)) for entry in about)
+    return not stated.mode & SPECIAL
+
+
+def _in_content_alone(differences: Iterable[str]) -> bool:
+    return all(text.startswith(("sha256: ", "inode: ")) for text in differences)
 
 
 async def _survey(host: Host, check: Baselined[Any, Any], entries: list[Any], since: float) -> list[Any]:
@@ -269,7 +292,7 @@ def _content(path: str) -> Content:
     """The file at *path* as it is now. Raises OSError."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with open_regular(path) as file:
-        status = os.fstat(file.fileno())
+        status, born = os.fstat(file.fileno()), birth_time(file.fileno())
         while data := file.read(_CHUNK):
             sha256.update(data)
             md5.update(data)
@@ -287,6 +310,7 @@ def _content(path: str) -> Content:
         str(status.st_dev),
         (os.path.realpath(path), _entry(path)),
         open_to_others,
+        born,
     )
 
 
@@ -309,8 +333,14 @@ def _changed_packages(dpkg: Path, evidence: Evidence) -> Iterator[tuple[str, str
     """The lists of files and of MD5 sums of the packages that dpkg installed meanwhile."""
     for files in sorted(dpkg.glob("info/*.list")):
         with suppress(OSError):
-            if evidence.within(files.stat().st_ctime):
+            if _is_new(files, evidence):
                 yield _text(files), _text(files.with_suffix(".md5sums"))
+
+
+def _is_new(file: Path, evidence: Evidence) -> bool:
+    """Whether *file*, which is written anew whenever it changes, was so meanwhile. Raises OSError."""
+    made = evidence.made(birth_time(str(file)))
+    return evidence.within(file.stat().st_mtime) if made is None else made
 
 
 def _text(path: Path) -> str:

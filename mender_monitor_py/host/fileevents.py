@@ -23,7 +23,7 @@ from mender_monitor_py.host.mounts import Mount
 _FAN_CLOEXEC, _FAN_NONBLOCK, _FAN_CLASS_NOTIF = 0x1, 0x2, 0x0
 _FAN_REPORT_DFID_NAME = 0x400 | 0x800
 _FAN_MARK_ADD, _FAN_MARK_FILESYSTEM = 0x1, 0x100
-_FAN_ATTRIB, _FAN_CLOSE_WRITE, _FAN_MOVED_FROM, _FAN_MOVED_TO = 0x4, 0x8, 0x40, 0x80
+_FAN_MODIFY, _FAN_ATTRIB, _FAN_CLOSE_WRITE, _FAN_MOVED_FROM, _FAN_MOVED_TO = 0x2, 0x4, 0x8, 0x40, 0x80
 _FAN_CREATE, _FAN_DELETE = 0x100, 0x200
 _FAN_Q_OVERFLOW, _FAN_ONDIR = 0x4000, 0x40000000
 _INFO_DFID_NAME = 2
@@ -34,7 +34,9 @@ _HANDLE = struct.Struct("=Ii")  # the begin of struct file_handle
 _READ_SIZE = 32_768
 _MOST_READS = 256  # in one go: more than a queue of the usual size has
 _MASK = _FAN_ATTRIB | _FAN_MOVED_TO | _FAN_CREATE | _FAN_ONDIR
-_ALL = _FAN_CLOSE_WRITE | _FAN_MOVED_FROM | _FAN_DELETE
+_ALL = _FAN_MODIFY | _FAN_CLOSE_WRITE | _FAN_MOVED_FROM | _FAN_DELETE
+# Not what chmod(2) does, nor who opens a file for writing and writes nothing, as touch(1) does.
+_NAMED = _FAN_MOVED_FROM | _FAN_MOVED_TO | _FAN_CREATE | _FAN_DELETE
 _MAX_HANDLE = 128  # MAX_HANDLE_SZ, see name_to_handle_at(2)
 _O_PATH = getattr(os, "O_PATH", 0)
 # statvfs(3) gives the file system's number in a long.
@@ -62,19 +64,22 @@ class Touched(NamedTuple):
     """
     Something at *path* is new, or has other attributes; *pid* did it. *moved*: it was elsewhere before.
 
-    *mode* is what it has now: 0 when it is gone again.
+    *mode* is what it has now: 0 when it is gone again. *named*: the name was given to a file, or taken from
+    one. *modified*: the content was written to, or the time of that was set alone (``touch -m``).
     """
 
     path: str
     mode: int
     pid: int
     moved: bool
+    named: bool = False
+    modified: bool = False
 
 
 class FileEvents:
     """
     Calls *touched* with each event, in the running loop, and *lost* when some were lost. *all_of_it*: also
-    when a file that was open for writing is closed, and when one is removed or moved away.
+    when a file is written to, when one that was open for writing is closed, removed or moved away.
 
     Raises UnknownError when there will be none.
     """
@@ -152,23 +157,24 @@ class FileEvents:
             data = os.read(self._fd, _READ_SIZE)
         except BlockingIOError:
             return False
-        named: dict[tuple[tuple[bytes, bytes, bytes], int], bool] = {}
+        named: dict[tuple[tuple[bytes, bytes, bytes], int], int] = {}
         for mask, pid, info in _events(data):
             if mask & _FAN_Q_OVERFLOW:
                 self._lost()
             elif info is not None:  # a file that one made, changed and moved is looked at once
-                named[info, pid] = named.get((info, pid), False) or bool(mask & _FAN_MOVED_TO)
+                named[info, pid] = named.get((info, pid), 0) | mask
         folders: dict[tuple[bytes, bytes], tuple[int, str]] = {}
         try:
-            for ((fsid, handle, name), pid), moved in named.items():
+            for ((fsid, handle, name), pid), mask in named.items():
+                did = [bool(mask & bit) for bit in (_FAN_MOVED_TO, _NAMED, _FAN_MODIFY)]
                 if (fsid, handle) not in folders:
                     folder = self._open(fsid, handle)
                     folders[fsid, handle] = folder, _path(folder) if folder >= 0 else ""
                 folder, path = folders[fsid, handle]
                 if path:
-                    self._touched(Touched(*_entry(folder, path, name), pid, moved))
+                    self._touched(Touched(*_entry(folder, path, name), pid, *did))
                 elif path := self._known.get((fsid[:_FSID_BYTES], handle), ""):
-                    self._touched(Touched(os.path.join(path, os.fsdecode(name)), 0, pid, moved))  # noqa: PTH118
+                    self._touched(Touched(os.path.join(path, os.fsdecode(name)), 0, pid, *did))  # noqa: PTH118
         finally:
             for folder, _ in folders.values():
                 if folder >= 0:

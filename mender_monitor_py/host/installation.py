@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Collection
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -51,9 +53,10 @@ class Installation:
 
     *folder* is the update client's data folder. *followed*: the client is at work; *active*: and changes the
     device, or has just done so. *payload* has, by the SHA-256 of each file of the artifact,
-    its names with the modes; *written* and *others* are the paths that the client's processes wrote or
-    removed, and that others did. *folders* are those whose files are of interest to who has the key. *image*
-    gives the root file system that came with it, once that runs.
+    its names with the modes. *written* are the paths that the client's processes gave to a file, wrote to or
+    removed, *modified* those at which they wrote; *others* those at which others did anything. What was done
+    before *since* (CLOCK_BOOTTIME) is not among them. *folders* are those whose files are of interest to who
+    has the key. *image* gives the root file system that came with it, once that runs.
     """
 
     def __init__(self, folder: Path, procfs: Procfs, processes: ProcessEvents) -> None:
@@ -73,14 +76,16 @@ class Installation:
         self.active = False
         self.payload: dict[str, dict[str, int]] = {}
         self.written: set[str] = set()
+        self.modified: set[str] = set()
         self.others: set[str] = set()
+        self.since = math.inf
         self.folders: dict[object, set[str]] = {}
         self.image: Callable[[], Image | None] = lambda: None
 
     def forget(self) -> None:
         """What comes is another installation than what was seen so far."""
-        self.payload, self.written, self.others = {}, set(), set()
-        self._bytes = 0
+        self.payload = {}
+        self._forget_paths()
 
     def prepare(self) -> None:
         """
@@ -207,6 +212,7 @@ class Installation:
         except UnknownError as error:
             self._cannot_watch(str(error))
             return
+        self.since = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._mark_files()
 
     def _mark_files(self) -> None:
@@ -236,20 +242,27 @@ class Installation:
             ours = self.explains(seen.pid)
         if not self.active and len(self.written) + len(self.others) >= _MOST_BEFORE:
             self._forget_paths()
-        paths = self.written if ours else self.others
-        if seen.path in paths:
-            return
-        size = sys.getsizeof(seen.path)
-        if len(paths) < _MOST_PATHS and self._bytes + size <= _MOST_BYTES:
-            paths.add(seen.path)
+        if not ours:
+            if not self._keep(seen.path, self.others):
+                self._lost()
+        elif seen.named or seen.modified:  # not who changes a mode, an owner or times alone
+            self._keep(seen.path, self.written)
+            if seen.modified:
+                self._keep(seen.path, self.modified)
+
+    def _keep(self, path: str, paths: set[str]) -> bool:
+        """Have *path* in *paths*, unless there are too many; whether it is."""
+        size = sys.getsizeof(path)
+        if path not in paths and len(paths) < _MOST_PATHS and self._bytes + size <= _MOST_BYTES:
+            paths.add(path)
             self._bytes += size
-        elif paths is self.others:
-            self._lost()
+        return path in paths
 
     def _forget_paths(self) -> None:
-        self.written.clear()
-        self.others.clear()
+        for paths in (self.written, self.modified, self.others):
+            paths.clear()
         self._bytes = 0
+        self.since = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def _lost(self) -> None:
         """Somebody else may have written anything: nothing is taken for the client's."""

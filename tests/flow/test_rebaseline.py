@@ -153,6 +153,90 @@ def test_what_changed_before_it_began_is_still_a_finding(place: Place) -> None:
     assert place.rows()["app"] == sha256(OLD)
 
 
+def changes_before(place: Place) -> float:
+    """All that passes for a finding of before; when the deployment began after it."""
+    place.put("app", b"evil")  # its content
+    place.put("tool", OLD, 0o4755)  # the file itself, and its mode
+    place.put("swapped", OLD)  # the file itself
+    return later()
+
+
+def test_what_was_a_finding_before_is_one_after_a_change_of_attributes(place: Place) -> None:
+    """
+    A module that goes through a tree with chmod, chown and touch changes the time of all files, and writes
+    none. Nor does a package manager, nor a rollback.
+    """
+    place.put("swapped", OLD)
+    place.learn()
+    before = place.list.read_bytes()
+    packaged(place, "app", "tool", "swapped")
+    began = changes_before(place)
+    changed = [*place.bin.iterdir(), *(place.paths.root / "var/lib/dpkg/info").iterdir()]
+    for path in changed:
+        path.chmod(path.stat().st_mode & 0o7755)
+        os.utime(path)
+    for more in ({}, {"packages": True}, {"written": frozenset(map(str, changed))}):
+        assert place.rebaseline(began=began, **more) == []
+    assert place.list.read_bytes() == before
+
+
+def test_a_file_that_the_update_client_made_anew_is_its_own_with_all_attributes(place: Place) -> None:
+    began = changes_before(place)
+    place.put("app", NEW, 0o4700)
+    place.rebaseline(began=began, written=frozenset({f"{place.bin}/app"}))
+    assert place.rows()["app"] == sha256(NEW) and " 4700 " in place.list.read_text()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o4755, 0o777])
+@pytest.mark.parametrize("how", ["written", "of the artifact"])
+def test_of_a_file_that_it_wrote_to_the_content_is_the_clients(place: Place, mode: int, how: str) -> None:
+    """
+    Its mode and owner may be those of before: they have to be as the list has them.
+    """
+    (place.bin / "app").chmod(mode)
+    began = later()
+    (place.bin / "app").write_bytes(NEW)
+    app = frozenset({f"{place.bin}/app"})
+    given = {sha256(NEW): {"app": mode}}
+    more: dict[str, Any] = {"written": app, "modified": app} if how == "written" else {"payload": given}
+    place.rebaseline(began=began, **more)
+    assert place.rows()["app"] == sha256(NEW if mode == 0o755 else OLD)
+
+
+def test_what_was_moved_or_linked_is_not_made(place: Place) -> None:
+    """
+    The content of a file that the client moves to another place is what it was before.
+    """
+    place.put("app", b"evil")
+    began = later()
+    (place.bin / "app").rename(place.bin / "tool")
+    (place.bin / "app").symlink_to("tool")
+    written = frozenset({f"{place.bin}/app", f"{place.bin}/tool"})
+    assert place.rebaseline(began=began, written=written) == []
+    assert sha256(b"evil") not in place.rows().values()
+
+
+def test_a_link_that_leads_to_another_file_was_changed(place: Place) -> None:
+    """
+    Though that file is an old one. By the artifact it is, when its content is.
+    """
+    other = place.put("other", NEW).rename(place.bin.with_name("other"))
+    began = later()
+    (place.bin / "link").symlink_to(other)
+    place.rebaseline(began=began, payload={sha256(NEW): {"link": 0o755}})
+    assert place.rows()["link"] == sha256(NEW)
+
+
+def packaged(place: Place, *names: str) -> None:
+    """dpkg has a package with these files."""
+    info = place.paths.root / "var/lib/dpkg/info"
+    info.mkdir(parents=True)
+    (info.parent / "status").write_text("Package: old\n")
+    (info / "old.list").write_text("".join(f"{place.bin}/{name}\n" for name in names))
+    sums = (f"{hashlib.md5(OLD, usedforsecurity=False).hexdigest()}  {place.bin}/{name}\n" for name in names)
+    (info / "old.md5sums").write_text("".join(line.replace("  /", "  ") for line in sums))
+
+
 def test_a_package_that_was_installed_counts(place: Place) -> None:
     """
     Its files, with the sums that dpkg has for them; not one that was changed behind the package's back.

@@ -158,6 +158,48 @@ def test_who_removes_what_is_known(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_who_changes_attributes_has_not_written(tmp_path: Path) -> None:
+    """
+    A mode, an owner, times, an extended attribute, or a file that is opened for writing and closed again. Who
+    else does that may have written, or lets others write.
+    """
+
+    async def story(made: Installation, client: Path) -> None:
+        place = client.parent
+        names = ("both", "grown", "linked", "mode", "moved", "opened", "owner", "times", "truncated", "xattr")
+        for name in names:
+            (place / name).write_text("evil")
+        made.begin()
+        if made._events is None:
+            return  # this kernel does not tell: nothing is explained by it
+        code = (
+            f"import os; os.chdir('{place}'); os.chmod('mode', 0o700); os.chown('owner', 1, 1)\n"
+            "os.utime('times'); os.setxattr('xattr', 'trusted.x', b'x'); open('opened', 'a').close()\n"
+            "open('truncated', 'w').close(); open('grown', 'a').write('x'); os.rename('moved', 'new')\n"
+            "os.link('linked', 'name'); os.chmod('both', 0o700); open('both', 'a').write('x')\n"
+            "open('last', 'w').close(); print(flush=True); input()"
+        )
+        command = [str(client), "-c", f'{sys.executable} -I -S -c "$1"; true', "sh", code]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            await until(lambda: f"{place}/last" in made.written)
+            process.communicate(b"\n")
+
+        def named(paths: set[str]) -> set[str]:
+            return {path.removeprefix(f"{place}/") for path in paths if path.startswith(f"{place}/")}
+
+        modified = {"both", "grown", "truncated"}
+        assert named(made.modified) == modified
+        assert named(made.written) == modified | {"last", "moved", "name", "new"}
+        (place / "mode").chmod(0o755)
+        (place / "opened").open("a").close()
+        await until(lambda: {f"{place}/mode", f"{place}/opened"} <= made.others)
+
+    play_on_tmpfs(tmp_path, story)
+
+
+@needs_root
 def test_a_folder_too_deep_for_a_path_hides_nothing(tmp_path: Path) -> None:
     """
     Anybody may make one. What happens beside it is seen, and no descriptor is left open.
@@ -228,7 +270,7 @@ def test_who_has_ended_before_its_start_was_read_is_known(tmp_path: Path) -> Non
         made._processes._connector = Connector(  # type: ignore[assignment]
             Event(FORK, 1, 1, gone, gone), Event(EXIT, gone, gone, 0, 0)
         )
-        made._seen(Touched("/opt/agent", 0, gone, moved=False))
+        made._seen(Touched("/opt/agent", 0, gone, moved=False, named=True))
         made._seen(Touched("/opt/evil", 0, foreign, moved=False))
         assert (made.written, made.others) == ({"/opt/agent"}, {"/opt/evil"})
         made._events = made._processes._connector = None
