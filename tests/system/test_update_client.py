@@ -171,6 +171,7 @@ def arrive(site: Site, events: Events, known: int) -> None:
 
 def tokens(site: Site) -> int:
     """How many tokens the update client has got."""
+    site.device.run("journalctl --sync")
     journal = site.device.journal("--unit=mender-client", lines=10_000)
     return journal.count("received new authorization data")
 
