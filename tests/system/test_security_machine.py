@@ -55,7 +55,7 @@ def watched(machine: Vm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     with installed(machine, folder, lambda root: root.sh(DEFINE)):
         machine.run(START)
         found = Place(machine)
-        found.until(lambda: found.are_well(CHECKS), 180)
+        found.until(lambda: found.are_well(CHECKS), 400)
         yield found
         machine.run("systemctl stop app")
 
@@ -107,7 +107,10 @@ def test_a_set_uid_executable_by_its_event(watched: Place) -> None:
 
 def test_a_process_under_a_mount(watched: Place) -> None:
     """The unit has a /proc of its own; it is the system's where somebody hides."""
-    script = "mkdir -p /opt/empty; sleep 600 >/dev/null & mount --bind /opt/empty /proc/$!; echo $!"
+    script = (
+        "mkdir -p /opt/empty; sleep 600 >/dev/null & until grep -q sleep /proc/$!/comm; do sleep 0.1; done;"
+        " mount --bind /opt/empty /proc/$!; echo $!"
+    )
     pid = watched.vm.run(script).strip()
     watched.until(lambda: f"Hidden process {pid}" in watched.findings())
     assert "command line: sleep 600" in watched.alert(f"Hidden process {pid}")

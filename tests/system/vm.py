@@ -25,11 +25,11 @@ from tests.system.vmimage import PLAIN_INIT, vm_image
 QEMU = "qemu-system-x86_64"
 SHARED = "/mnt/host"
 HOST = "10.0.2.2"
-BOOT_SECONDS = 180.0
+BOOT_SECONDS = 360.0
 # A KVM that takes longer will never do it: the module kvm_pvm has the device and cannot boot a stock kernel.
 KVM_BOOT_SECONDS = 60.0
 STOP_SECONDS = 10.0
-COMMAND_SECONDS = 120.0
+COMMAND_SECONDS = 300.0
 # An answer may be late by the time that the guest takes to kill a script.
 LATE_SECONDS = 60.0
 MEMORY_MIB = 1024

@@ -53,7 +53,7 @@ class Watched:
         """Whether findings are held back for a deployment."""
         return self.status()["held"] is not None
 
-    def until(self, test: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, test: Callable[[], bool], seconds: float = 240) -> None:
         """Returns when *test* is true. Raises AssertionError, with status and journal, after *seconds*."""
         end = time.monotonic() + seconds
         while not test():

@@ -13,7 +13,7 @@ from tests.fakes.receiver import SOURCE
 from tests.system.vm import SHARED, Vm
 
 SOURCES = "/run/src"
-SECONDS = 300.0
+SECONDS = 600.0
 
 
 @contextmanager

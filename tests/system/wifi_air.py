@@ -21,7 +21,7 @@ from mender_monitor_py.netlinkmessages import HEADER, attribute, messages
 AP, STA = "wlan0", "wlan1"
 FREQUENCY = 2437
 PASSPHRASE = "correct horse"
-CONNECT_SECONDS = 30.0
+CONNECT_SECONDS = 120.0
 RAW_SSID = bytes(range(1, 24)) + b'"\\ \xff\xfe\xe2\x80\xae' + b"!"
 _WORK = Path("/run/wifi-air")
 _NEW_RADIO, _DEL_RADIO, _RADIO_ID = 4, 5, 10
@@ -87,6 +87,8 @@ class Air:
 
     def __enter__(self) -> Self:
         _WORK.mkdir()
+        # Events wait until somebody reads them; wpa_supplicant ends the subscription of whoever has no room.
+        Path("/proc/sys/net/unix/max_dgram_qlen").write_text("512\n")
         subprocess.run(["modprobe", "mac80211_hwsim", "radios=2"], check=True)
         lines = [f"interface={AP}", "driver=nl80211", "hw_mode=g", "channel=6"]
         for number, point in enumerate(POINTS.values()):

@@ -26,7 +26,7 @@ from tests.system.wifi import in_guest, put_sources
 from tests.system.wifi_air import POINTS, STA, Air
 
 PORT = "8080"
-ALERT_S = 60.0
+ALERT_S = 180.0
 CHECK = f"""
 mender-monitorctl create wifi {STA} {STA} WIFI_SSID=plant-floor WIFI_BSSID={POINTS["floor"].bssid}
 mender-monitorctl enable wifi {STA}

@@ -19,7 +19,7 @@ from tests.fakes.receiver import ReceiverProcess
 from tests.system.wifi_air import STA, Air
 
 ALERT = f"Wi-Fi access point changed on {STA}"
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 ROOT = Path("/run/device")
 _SOURCE = Path("/run/src")
 _SOON = "DEFAULT_ALERT_STORE_RESEND_INTERVAL_S=3\nSEND_ALERT_MAX_INTERVAL_S=0\n"

@@ -75,6 +75,11 @@ class Station:
         return self.reports[name].alerts[-1].details.description
 
 
+def changes(report: JudgingReport) -> int:
+    """How often it was told that the network is another, and that it is the right one again."""
+    return sum(alert.name == CHANGED for alert in report.alerts)
+
+
 def _notes(report: JudgingReport, bssid: str) -> bool:
     return bssid in report.notes.get("network", "")
 
@@ -103,11 +108,12 @@ async def connect(s: Station) -> None:
 
 async def roam(s: Station) -> None:
     """Another access point of the same SSID is no news, whether it is listed or none is."""
-    before = {name: len(report.alerts) for name, report in s.reports.items()}
+    before = {name: changes(report) for name, report in s.reports.items()}
     await asyncio.to_thread(s.air.roam, "floor2")
     await s.seen("floor2")
     await s.open("wpa3")
-    assert before == {name: len(report.alerts) for name, report in s.reports.items()}
+    # Where a connection is required, a slow exchange of keys may be longer than the grace.
+    assert before == {name: changes(report) for name, report in s.reports.items()}
 
 
 async def evil_twin(s: Station) -> None:
