@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.receiver import Alert
+from tests.system.device import WAIT_SECONDS
 from tests.system.product import Site, site
 
 HERE = Path(__file__).parent
@@ -60,7 +61,9 @@ class Logins:
             return [one for one in alerts if (one["name"], one["subject"]["name"]) == (name, subject)]
 
         wanted = list(levels)
-        got = self.site.server.wait_for(lambda alerts: [a["level"] for a in these(alerts)] == wanted, 30)
+        got = self.site.server.wait_for(
+            lambda alerts: [a["level"] for a in these(alerts)] == wanted, WAIT_SECONDS
+        )
         return these(got)[-1]
 
     def told(self) -> list[tuple[str, str, str]]:
@@ -181,12 +184,17 @@ def test_two_hundred_attempts_are_one_alert_that_counts(logins: Logins) -> None:
     """
     Refused all the same when root may not log in; when it is over, the OK has the number.
     """
-    logins.sshd("PermitRootLogin no", "MaxStartups 100")
-    logins.site.watch("login", "short", "LOGIN_METHODS=ssh", "LOGIN_EXPIRATION=8s", "LOGIN_USER=root")
+    logins.sshd("PermitRootLogin no", "MaxStartups 100", "LoginGraceTime 0")
+    check = ("LOGIN_METHODS=ssh", "LOGIN_USER=root")
+    logins.site.watch("login", "short", *check)
     logins.device.run("mender-monitorctl disable login root")
     attempt = f"python3 /root/logging_in.py ssh root '{PASSWORD}' NumberOfPasswordPrompts=50"
     logins.device.run(f"for n in 1 2 3 4; do {attempt} & done; wait")
-    # The one before was told by the other check.
+    # The ones before were told by the other check.
+    logins.ssh("nobodyhere", "wrong")  # what comes after all that was read as well
+    logins.expect("Invalid user refused over ssh", "127.0.0.1", "CRITICAL", "CRITICAL")
+    logins.device.run(f"mender-monitorctl create login short {shlex.join(check)} LOGIN_EXPIRATION=1s")
+    logins.expect("Invalid user refused over ssh", "127.0.0.1", "CRITICAL", "CRITICAL", "OK")
     alert = logins.expect("Root login refused over ssh", "127.0.0.1", "CRITICAL", "CRITICAL", "OK")
     assert "(it was seen 200 times)" in text(alert)
     logins.device.run("mender-monitorctl disable login short && mender-monitorctl enable login root")

@@ -127,7 +127,7 @@ def test_a_scanner_ends_with_the_daemon_however_that_ends(here: Site) -> None:
     here.device.run(f"mender-monitorctl create vulnscan slow lines {command}")
     here.device.run("mender-monitorctl enable vulnscan slow")
     for end in ("stop", "kill --signal=KILL"):
-        here.device.wait("test $(pgrep --count --full 'sleep 4321') -ge 2")
+        here.device.wait("test $(pgrep --exact sleep --list-full | grep --count 4321) -ge 2")
         here.device.run(f"systemctl {end} mender-monitor")
         if end != "stop":
             here.device.run("mender-monitorctl disable vulnscan slow")
