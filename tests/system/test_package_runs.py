@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.receiver import ReceiverProcess
 from tests.system import packages
-from tests.system.device import Device, tell
+from tests.system.device import STOP_SECONDS, Device, tell
 from tests.system.packages import DEMO, MAIN, RECEIVER
 from tests.system.product import PORT, URL, Site, know_server
 
@@ -206,9 +206,7 @@ def test_a_read_only_system_with_a_data_partition(device, server):
     device.run("systemctl stop mender-monitor && rm -r /data/mender-monitor")
     # Refused as busy while somebody has just a file of it open to write.
     remount = "mount -o remount,bind,ro /$folder"
-    read_only = (
-        f"mount --bind /$folder /$folder; {remount} || {{ sleep 1; {remount}; }} || {{ sleep 3; {remount}; }}"
-    )
+    read_only = f"mount --bind /$folder /$folder; until {remount}; do sleep 0.2; done"
     device.run(f"mount -t tmpfs tmpfs /data; for folder in etc usr var root; do {read_only}; done")
     assert device.attempt("touch /etc/x || touch /var/lib/x").returncode
 
@@ -234,8 +232,8 @@ def test_an_upgrade_restarts_and_a_removal_stops(device, debs, tmp_path):
     with device.start(f"exec python3 -c '{BUSY_SENDER}'") as busy:
         device.wait(f"{SENDERS} | grep .")
         device.run(f"apt-get purge -y {MAIN} {DEMO}")
-        busy.wait(30)
-    assert device.attempt("pgrep -f [m]ender.monitor").stdout == ""
+        busy.wait(STOP_SECONDS)
+    device.wait("! pgrep -f [m]ender.monitor")
     others = " ".join(
         f"-not -path '/{folder}/*'" for folder in ("root", "var/cache", "var/lib/dpkg", "var/log")
     )
