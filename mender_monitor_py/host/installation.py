@@ -228,10 +228,14 @@ class Installation:
             self._cannot_watch(str(error))
             return
         if refused:
-            self._cannot_watch(", ".join(refused[:5]))
+            more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+            named = ", ".join(refused[:5]) + more
+            log.info(
+                "who writes files while the update client installs is not seen on these mounts: %s", named
+            )
 
     def _cannot_watch(self, reason: str) -> None:
-        log.info("who writes which file while the update client installs is not seen: %s", reason)
+        log.info("who writes files while the update client installs is not seen at all: %s", reason)
 
     def _seen(self, seen: Touched) -> None:
         if self._events is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import mmap
@@ -11,14 +12,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mender_monitor_py import rebaseline
 from mender_monitor_py.deployed import SLACK_S, Evidence, Image
-from mender_monitor_py.paths import ROOT_VARIABLE
+from mender_monitor_py.hold import Hold
+from mender_monitor_py.host import rebaselines
+from mender_monitor_py.host.runner import Completed
+from mender_monitor_py.model import Stamp
+from mender_monitor_py.paths import ROOT_VARIABLE, Paths
 from mender_monitor_py.rebaseline import MOST_TOLD
 from tests.fakes.monitor import PROJECT
 
@@ -253,6 +260,18 @@ def test_a_package_that_was_installed_counts(place: Place) -> None:
     assert place.rows() == {"app": sha256(NEW), "tool": sha256(OLD)}
 
 
+def test_a_package_whose_files_were_only_touched_was_not_installed(place: Place) -> None:
+    """
+    Somebody puts a file of it to its place, with another mode.
+    """
+    packaged(place, "tool")
+    began = later()
+    for path in (place.paths.root / "var/lib/dpkg/info").iterdir():
+        path.touch()
+    place.put("tool", OLD, 0o777)
+    assert place.rebaseline(began=began, packages=True) == []
+
+
 def test_what_a_rollback_put_back_is_as_before(place: Place) -> None:
     """
     Another file with the content, mode and owner of the one that was expected; not one with another mode.
@@ -313,6 +332,18 @@ def test_what_is_another_file_when_it_is_judged_is_not_taken(
     place.here(monkeypatch, payload=BROUGHT)
     assert sha256(b"evil") not in place.rows().values()
     place.here(monkeypatch, payload=BROUGHT)
+
+
+def test_a_set_uid_bit_that_is_gone_when_it_is_judged_is_not_taken(
+    place: Place, between: Callable[[Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The list would expect it, of the artifact's own content.
+    """
+    evil = place.put("app", NEW, 0o4755)
+    between(lambda: evil.chmod(0o755))
+    place.here(monkeypatch, payload=BROUGHT)
+    assert " 4755 " not in place.list.read_text()
 
 
 def test_a_list_that_somebody_changes_meanwhile_is_left_to_him(
@@ -420,6 +451,25 @@ def later() -> float:
     """A moment before which all of what was done so far counts as done."""
     time.sleep(SLACK_S + 0.1)
     return time.time()
+
+
+@pytest.mark.parametrize("boot", ["this", "another"])
+def test_the_boot_in_which_it_began_is_known(paths: Paths, boot: str) -> None:
+    """
+    The time since boot says nothing of processes of another one.
+    """
+    given: dict[str, Any] = {}
+
+    async def run(argv: list[str], **_: object) -> Completed:
+        given.update(json.loads(Path(argv[-1]).read_text()))
+        return Completed(0, b"")
+
+    began = Stamp("this", 10.0, 0.0, known=True)
+    clock = SimpleNamespace(now=lambda: replace(began, boot_id=boot))
+    host: Any = SimpleNamespace(paths=paths, clock=clock, runner=SimpleNamespace(run=run))
+    paths.run.mkdir(parents=True)
+    asyncio.run(rebaselines.rebaseline(host, Hold("d-1", "a", "b", began, "1"), Evidence(0.0, 1.0)))
+    assert given["boottime"] == (10.0 if boot == "this" else None)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 from mender_monitor_py.deployed import Image
 from mender_monitor_py.host import installation
-from mender_monitor_py.host.fileevents import Touched
+from mender_monitor_py.host.fileevents import FileEvents, Touched
 from mender_monitor_py.host.installation import FILES, Installation
 from mender_monitor_py.host.procconnector import EXIT, FORK, Event
 from mender_monitor_py.host.processevents import Execution, ProcessEvents
@@ -294,6 +294,30 @@ def test_what_was_written_last_is_read_at_the_end(tmp_path: Path) -> None:
         assert f"{client.parent}/theirs" in made.others
 
     play_on_tmpfs(tmp_path, story)
+
+
+@needs_root
+def test_mounts_without_events_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    On all others it is seen who writes. Of many some are named.
+    """
+    caplog.set_level("INFO")
+
+    async def story(made: Installation, client: Path) -> None:
+        monkeypatch.setattr(
+            FileEvents, "mark", lambda self, mounts: [f"/mnt/{number}" for number in range(7)]
+        )
+        made.prepare()
+        if made._events is None:
+            return  # this kernel does not tell: nothing is explained by it
+        assert caplog.messages == [
+            "who writes files while the update client installs is not seen on these mounts:"
+            " /mnt/0, /mnt/1, /mnt/2, /mnt/3, /mnt/4 and 2 more"
+        ]
+
+    play(tmp_path, story)
 
 
 @needs_root

@@ -32,6 +32,8 @@ case $1 in
         cp --remove-destination /opt/app/server /opt/app/agent
         chmod 4755 /opt/app/helper
         date >/opt/app/made
+        chmod -R u+rw,go-w /opt/other
+        find /opt/other -exec chown root:root {} + -exec touch {} +
         systemctl restart app server agent
         : >/run/installed
         while [ -e /run/wait ]; do sleep 0.1; done
@@ -62,8 +64,8 @@ CHECKS = {
     "setuid system": "",
 }
 LEARNED = ("integrity opt", "ports all", "process all", "setuid system")
-RELEASES = ("release-1", "release-2", "release-3")
-FAILS = "release-3"
+RELEASES = ("release-1", "release-2", "release-3", "release-4")
+FAILS = "release-4"
 # One is a file that the deployment writes, too.
 ATTACK = {
     "Executable /opt/other/tool changed": "echo evil >>/opt/other/tool",
@@ -201,6 +203,25 @@ def test_an_attack_during_a_deployment_is_all_that_is_told(place: Place) -> None
     assert "systemd unit: evil.service" in miner and "it has ended" not in miner
     lists = place.vm.run("cat /etc/mender-monitor/baseline.d/*")
     assert not [word for word in ("4444", "/opt/other/shell", "/opt/other/miner") if word in lists]
+
+
+def test_what_was_found_before_a_deployment_is_still_a_finding(place: Place) -> None:
+    """
+    It sets the mode, the owner and the times of all that the attack has left: files, a set-uid one, and one
+    that runs. The file that it writes is well again.
+    """
+    known = len(place.alerts())
+    entries = "grep -h /opt/other /etc/mender-monitor/baseline.d/*"
+    changed = "stat -c '%Z %n' /opt/other/*"
+    listed, before = place.vm.run(entries), place.vm.run(changed).splitlines()
+    place.install("release-3")
+    assert not set(before) & set(place.vm.run(changed).splitlines())
+    assert place.go_on() == 0
+    place.vm.run("mender commit")
+    place.judged()
+    place.until(lambda: ("OK", "Executable /opt/app/made changed") in place.alerts())
+    assert place.alerts()[known:] == [("OK", "Executable /opt/app/made changed")]
+    assert place.vm.run(entries) == listed
 
 
 def test_a_deployment_that_fails_is_one_alert(place: Place) -> None:
