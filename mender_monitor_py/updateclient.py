@@ -136,7 +136,7 @@ class UpdateClient:
         if self._connection is not None:
             return self._connection
         try:
-            connection = open_dbus_connection("SYSTEM")
+            connection = open_dbus_connection("SYSTEM", auth_timeout=_CALL_TIMEOUT)
         except (OSError, ValueError, RuntimeError) as error:
             raise NotSent(f"the D-Bus system bus cannot be reached: {error}", "token") from error
         rule = MatchRule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -58,6 +59,10 @@ class PrivateBus:
             self._process.wait()
             self._process = None
             self.socket.unlink(missing_ok=True)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def restart(self) -> None:
         self.stop()

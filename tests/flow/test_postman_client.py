@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -134,6 +136,20 @@ def _close_after(credentials: Credentials, work: Callable[[Credentials], object]
         work(credentials)
     finally:
         credentials.close()
+
+
+def test_a_bus_that_stands_still_for_a_moment_is_waited_for(
+    private_bus: PrivateBus, server: HttpServer
+) -> None:
+    """As that of a busy device, for longer than the bus's library does by itself."""
+    with UpdateClient("cpp", server.url):
+        private_bus.signal(signal.SIGSTOP)
+        moves_on = threading.Timer(1.5, private_bus.signal, [signal.SIGCONT])
+        moves_on.start()
+        try:
+            _close_after(Credentials(), lambda credentials: credentials.current())
+        finally:
+            moves_on.join()
 
 
 def test_no_update_client_and_no_bus_are_said(paths: Paths, private_bus: PrivateBus) -> None:

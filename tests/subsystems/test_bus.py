@@ -413,7 +413,7 @@ def test_a_monitor_takes_messages_that_carry_descriptors_and_keeps_none(private_
             ),
         ):
             open_before = len(list(Path("/proc/self/fd").iterdir()))
-            with open_dbus_connection(private_bus.address, enable_fds=True) as lamp:
+            with open_dbus_connection(private_bus.address, enable_fds=True, auth_timeout=30) as lamp:
                 for _ in range(50):
                     lamp.send_message(new_signal(LAMP, "Switched", "h", (0,)))
                 headers = [await messages.get() for _ in range(50)]
