@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,7 +20,7 @@ from mender_monitor_py.commandline import MASK, shown
 
 LINES = 20
 MAX_LINE = 512
-_MAX_JSON = 65_536
+MAX_JSON = 65_536
 _MAX_MESSAGE = 8192
 
 NAME = re.compile(r"deployments\.(\d{4})\.([0-9A-Za-z_-]{1,128})\.log")
@@ -28,6 +29,8 @@ REPORT = "update-status-report"
 _STARTED = re.compile(r"Deployment with ID (\S{1,128}) started\.")
 _FINISHED = re.compile(r"Deployment with ID (\S{1,128}) finished with status: (Success|Failure)")
 _TRANSITION = re.compile(r"State transition: ([\w-]{1,64}) \[(\w{1,64})\] -> ([\w-]{1,64}) \[(\w{1,64})\]")
+# The older client says this when it opens the log of a deployment: anew, or after a start of its own.
+_OPENED = re.compile(r"Running Mender (?:client )?version:? .*")
 _SHUT_DOWN = re.compile(r"Mender shut down in state: ([\w-]{1,64})")
 _ARTIFACT = re.compile(r"\[name: ([^;\]]{1,256}); devices: ")
 _MODULE = re.compile(r"Process returned non-zero exit status: (\w{1,64}): Process exited with status")
@@ -68,6 +71,11 @@ _CALLED = re.compile(
     rf"""|\b([\w.-]{{0,40}}(?:{_WEAK})\s{{0,4}}:\s{{0,4}}){_VALUE}"""
 )
 _COOKIES = re.compile(r"""(?i)\b((?:set-)?cookie(?:\\{0,3}["'])?\s{0,4}[:=]\s{0,4}).+""", re.DOTALL)
+# What the lines have that tell where a deployment got to; all else in a long log is output.
+_TELLING = re.compile(
+    rb"State transition: |Deployment with ID |Running Mender |Mender shut down |: Process exited with status"
+    rb"|State Script scripts |[Dd]eployment (?:was )?aborted |\[name: "
+)
 _RETRIES = ("update-retry-report", REPORT)
 
 
@@ -80,8 +88,9 @@ class DeploymentLog:
     not tell. *rolled_back*: a rollback was begun. *artifact* is its name, as far as the log has it.
     *aborted*: it ended because the server had aborted it. *lines* are the last ones, made fit to be shown.
     *quiet*: the client logs warnings and errors only (``DaemonLogLevel``): such a log has no end. *failed*:
-    in a quiet one there is an error as one that fails has it. *began* is the wall time of its first line, in
-    seconds since the epoch; 0: unknown.
+    in a quiet one there is an error as one that fails has it. *began* is the wall time at which it began, in
+    seconds since the epoch; 0: unknown. *run* tells the attempts apart that a log has, of a deployment that
+    the server tries again: it is another one for each, and empty when the log does not tell.
     """
 
     success: bool | None = None
@@ -93,30 +102,30 @@ class DeploymentLog:
     began: float = 0.0
     quiet: bool = False
     failed: bool = False
+    run: str = ""
 
 
-def parse(deployment: str, data: bytes, head: bytes = b"") -> DeploymentLog:
+def parse(deployment: str, lines: Iterable[tuple[int, bytes]], near: int = 0) -> DeploymentLog:
     """
-    The log *data* of *deployment*: its end, of which a first line may be cut; *head* is its begin.
+    The log of *deployment*, from its *lines*, each with its place in the file.
 
-    What is no line of such a log is left out.
+    Of those before the place *near* only what tells where it got to is looked at. What is no line of such a
+    log, as one that is cut, is left out.
     """
     reader = _Reader(deployment)
-    for line in data.split(b"\n"):
-        if (found := _line(line)) is not None:
-            reader.read(*found)
-    first = _first(head or data)
-    return DeploymentLog(
-        reader.success,
-        reader.phase or (reader.error_in if reader.quiet else ""),
-        reader.rolled_back,
-        reader.artifact or _artifact(head),
-        reader.aborted,
-        tuple(reader.lines),
-        first,
-        reader.quiet,
-        reader.quiet and reader.failed,
-    )
+    for place, line in lines:
+        if (place >= near or _TELLING.search(line)) and (found := _line(line)) is not None:
+            reader.read(place, found)
+    return reader.found()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the log."""
+
+    level: str
+    message: str
+    timestamp: str
 
 
 class _Reader:
@@ -124,62 +133,90 @@ class _Reader:
 
     def __init__(self, deployment: str) -> None:
         self._deployment = deployment
-        self.artifact = ""
-        self.quiet = True
-        self.failed = False
-        self.error_in = ""
-        self.lines: deque[str] = deque(maxlen=LINES)
-        self._begin()
+        self._artifact = ""
+        self._quiet = True
+        self._failed = False
+        self._error_in = ""
+        self._lines: deque[_Entry] = deque(maxlen=LINES)
+        self._first = ""  # the first line's timestamp
+        self._opened: tuple[int, str] | None = None  # place and timestamp, until the next transition
+        self._began: tuple[int, str] | None = None
+        self._forget()
 
-    def _begin(self) -> None:
-        self.success: bool | None = None
-        self.phase = ""
-        self.aborted = False
-        self.rolled_back = False
+    def found(self) -> DeploymentLog:
+        place, began = self._began or (0, self._first)
+        return DeploymentLog(
+            self._success,
+            self._phase or (self._error_in if self._quiet else ""),
+            self._rolled_back,
+            self._artifact,
+            self._aborted,
+            tuple(f"{entry.level}: {fit(entry.message)}" for entry in self._lines),
+            _moment(began),
+            self._quiet,
+            self._quiet and self._failed,
+            f"{place} {began}" if self._began is not None else "",
+        )
 
-    def read(self, level: str, message: str) -> None:
+    def _begin(self, place: int, timestamp: str) -> None:
+        """The deployment begins here, maybe another time."""
+        self._began = place, timestamp
+        self._forget()
+
+    def _forget(self) -> None:
+        self._success: bool | None = None
+        self._phase = ""
+        self._aborted = False
+        self._rolled_back = False
+
+    def read(self, place: int, entry: _Entry) -> None:
+        level, message = entry.level, entry.message
+        self._first = self._first or entry.timestamp
         if level not in ("warning", "error", "fatal"):
-            self.quiet = False
+            self._quiet = False
         if level not in ("debug", "trace"):
-            self.lines.append(f"{level}: {fit(message)}")
+            self._lines.append(entry)
         if found := _STARTED.fullmatch(message):
             if found[1] == self._deployment:
-                self._begin()
+                self._begin(place, entry.timestamp)
         elif found := _FINISHED.fullmatch(message):
             if found[1] == self._deployment:
-                self.success = found[2] == "Success"
+                self._success = found[2] == "Success"
+        elif _OPENED.fullmatch(message):
+            self._opened = place, entry.timestamp
         elif found := _TRANSITION.fullmatch(message):
+            if found[1] == "update-fetch" and (self._opened or self._success is not None):
+                self._begin(*(self._opened or (place, entry.timestamp)))
+            self._opened = None
             self._transition(found[1], found[2], found[3], found[4])
         elif found := _SHUT_DOWN.fullmatch(message):
             self._failed_in(found[1] if level == "error" else "")
         elif _ABORTED.fullmatch(message):
             # Of what has failed by then, the server hears in vain.
-            self.aborted = self.aborted or (not self.phase and self.success is None)
+            self._aborted = self._aborted or (not self._phase and self._success is None)
         elif level in ("error", "fatal"):
             if found := _MODULE.search(message) or _SCRIPT.search(message):
                 self._failed_in(found[1])
-                self.failed = True
+                self._failed = True
             elif (phase := _older_error(message)) is not None:
-                self.error_in = self.error_in or phase
-                self.failed = True
-        elif (found := _ARTIFACT.search(message)) and not self.artifact:
-            self.artifact = found[1]
+                self._error_in = self._error_in or phase
+                self._failed = True
+        elif (found := _ARTIFACT.search(message)) and not self._artifact:
+            self._artifact = found[1]
 
     def _transition(self, old: str, old_kind: str, new: str, new_kind: str) -> None:
         if new == REPORT:
             if old not in _RETRIES:
-                self.success = old == "cleanup" and old_kind != "Error"
-                self._failed_in("" if self.success or old == "cleanup" else old)
+                self._success = old == "cleanup" and old_kind != "Error"
+                self._failed_in("" if self._success or old == "cleanup" else old)
             return
-        if old in ("idle", "check-wait", "update-check", "inventory-update") and new == "update-fetch":
-            self._begin()
         if new == "rollback":
-            self.rolled_back = True
+            self._rolled_back = True
         if new in ("rollback", "update-error") or new_kind == "Error":
             self._failed_in("" if old.startswith(("rollback", "cleanup", "update-error")) else old)
 
     def _failed_in(self, phase: str) -> None:
-        self.phase = self.phase or phase
+        self._phase = self._phase or phase
 
 
 def fit(message: str) -> str:
@@ -202,9 +239,9 @@ def _older_error(message: str) -> str | None:
     return next((phase for pattern, phase in _OLDER_ERRORS if pattern.match(message)), None)
 
 
-def _line(data: bytes) -> tuple[str, str] | None:
-    """The level and the message of a line."""
-    if len(data) > _MAX_JSON or not data.startswith(b"{"):
+def _line(data: bytes) -> _Entry | None:
+    """What a line says."""
+    if len(data) > MAX_JSON or not data.startswith(b"{"):
         return None
     try:
         value = json.loads(data)
@@ -212,32 +249,22 @@ def _line(data: bytes) -> tuple[str, str] | None:
         return None
     if not isinstance(value, dict):
         return None
-    level, message = value.get("level"), value.get("message")
+    level, message, timestamp = value.get("level"), value.get("message"), value.get("timestamp")
     if not isinstance(level, str) or not isinstance(message, str):
         return None
-    return level[:16], message[:_MAX_MESSAGE]
+    return _Entry(level[:16], message[:_MAX_MESSAGE], timestamp[:40] if isinstance(timestamp, str) else "")
 
 
-def _artifact(head: bytes) -> str:
-    for line in head.split(b"\n"):
-        if (found := _line(line)) is not None and (name := _ARTIFACT.search(found[1])):
-            return name[1]
-    return ""
-
-
-def _first(data: bytes) -> float:
+def _moment(timestamp: str) -> float:
     """
-    The wall time of the first line.
+    The wall time that a line tells; 0: none.
 
     The newer client writes local time with a wrong ``Z``, and with microseconds, which the older one has not.
     """
-    for line in data.split(b"\n", 3)[:3]:
-        try:
-            text = json.loads(line)["timestamp"]
-            moment = datetime.fromisoformat(text)
-            if "." in text and text.endswith("Z"):
-                moment = moment.replace(tzinfo=None)
-            return moment.timestamp()
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError, OSError):
-            continue
-    return 0.0
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        if "." in timestamp and timestamp.endswith("Z"):
+            moment = moment.replace(tzinfo=None)
+        return moment.timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0

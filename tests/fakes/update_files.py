@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ SECRET = "X-Amz-Signature=0123456789abcdef"
 URI = f"https://storage.example.com/artifact?{SECRET}"
 # Who installs by hand is looked for among all processes: those of another test run are none of this one's.
 PROGRAM = f"mender-of-{os.getpid()}"
+_BEGAN = datetime(2026, 11, 25, 10, tzinfo=UTC)
 _NUMBER = {"go": 1, "cpp": 0}
 _KEPT = 5
 
@@ -45,10 +47,16 @@ class UpdateFiles:
         self.logs = logs or folder
         self.generation = generation
         self.id = ""
+        self._begun = 0
         self._installer: subprocess.Popen[bytes] | None = None
         with self._store() as put:
             if artifact:  # else a device that never had an update
                 put("artifact-name", artifact)
+
+    @property
+    def newest(self) -> str:
+        """The number of the log of the deployment that began last."""
+        return f"{_NUMBER[self.generation]:04}"
 
     @property
     def tree(self) -> Path:
@@ -59,12 +67,14 @@ class UpdateFiles:
     def begin(self, deployment: str, artifact: str = "release-2") -> None:
         """The server's answer was taken: the log is there, then the state."""
         self.id = deployment
+        self._begun += 1
         self._rotate()
         if self.generation == "cpp":
             self.log(f"Deployment with ID {deployment} started.")
         else:
+            self.log("Running Mender client version: 3.4.0")
+            self.log("State transition: update-fetch [Download_Enter] -> update-store [Download_Enter]")
             self.log(f"Validating the Update Info: {URI} [name: {artifact}; devices: [test]]")
-            self.log("State transition: update-check [Sync] -> update-fetch [Download_Enter]")
         self.phase("update-store" if self.generation == "cpp" else "update-fetch", artifact)
 
     def phase(self, name: str, artifact: str = "release-2", **info: Any) -> None:
@@ -142,7 +152,8 @@ class UpdateFiles:
 
     def log(self, message: str, level: str = "info") -> None:
         """A line of the deployment's log."""
-        stamp = "2026-11-25T10:00:00.123456Z" if self.generation == "cpp" else "2026-11-25T10:00:00Z"
+        moment = _BEGAN + timedelta(seconds=max(self._begun - 1, 0))
+        stamp = f"{moment:%Y-%m-%dT%H:%M:%S}{'.123456Z' if self.generation == 'cpp' else 'Z'}"
         line = {"level": level, "message": message, "timestamp": stamp}
         with self._log(0, self.id).open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -153,12 +164,16 @@ class UpdateFiles:
         return self.logs / f"deployments.{_NUMBER[self.generation] + age:04}.{deployment}.log"
 
     def _rotate(self) -> None:
-        """A log of another deployment gets the next number; five are kept."""
+        """
+        The logs get the next number, that of another deployment before this one, too; five are kept.
+
+        The newest one is used again for the same deployment.
+        """
+        if self._log(0, self.id).exists():
+            return
         for file in sorted(self.logs.glob("deployments.*.log"), reverse=True):
             _, number, deployment, _ = file.name.split(".")
             age = int(number) - _NUMBER[self.generation] + 1
-            if deployment == self.id:
-                continue
             if age >= _KEPT:
                 file.unlink()
             else:

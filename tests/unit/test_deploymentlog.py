@@ -17,7 +17,11 @@ ID = "6f1c2c39-1d4a-4a4b-9d2e-0f6f1a3f2b1c"
 def log(*messages: str | tuple[str, str], stamp: str = "2026-11-25T10:00:00Z") -> DeploymentLog:
     pairs = [("info", one) if isinstance(one, str) else one for one in messages]
     lines = [json.dumps({"level": level, "message": text, "timestamp": stamp}) for level, text in pairs]
-    return deploymentlog.parse(ID, "\n".join(lines).encode())
+    return parsed("\n".join(lines).encode())
+
+
+def parsed(data: bytes) -> DeploymentLog:
+    return deploymentlog.parse(ID, ((place, line) for place, line in enumerate(data.split(b"\n"))))
 
 
 def go(*transitions: str) -> list[str]:
@@ -91,8 +95,7 @@ FAILURE = f"Deployment with ID {ID} finished with status: Failure"
         (
             go(
                 "cleanup [Error] -> update-status-report [none]",
-                "check-wait [Idle] -> update-check [Sync]",
-                "update-check [Sync] -> update-fetch [Download_Enter]",
+                "update-fetch [Download_Enter] -> update-store [Download_Enter]",
             ),
             None,
             "",
@@ -103,6 +106,60 @@ FAILURE = f"Deployment with ID {ID} finished with status: Failure"
 def test_the_end_and_the_phase(messages, success, phase, rolled_back) -> None:
     found = log(*messages)
     assert (found.success, found.phase, found.rolled_back) == (success, phase, rolled_back)
+
+
+OPENED = "Running Mender client version: 3.4.0+ds1-5+b1"
+FETCHED = "State transition: update-fetch [Download_Enter] -> update-store [Download_Enter]"
+REFUSED = "State transition: update-store [Download_Enter] -> update-status-report [none]"
+RETRIED = go(
+    "update-store [Download_Enter] -> fetch-install-retry-wait [Download_Enter]",
+    "fetch-install-retry-wait [Download_Enter] -> update-fetch [Download_Enter]",
+    "update-fetch [Download_Enter] -> update-store [Download_Enter]",
+)
+RESUMED = [
+    OPENED,
+    ("error", "Mender shut down in state: update-store"),
+    "State transition: init [none] -> cleanup [Error]",
+    "State transition: cleanup [Error] -> update-status-report [none]",
+]
+REPORTED = go("update-status-report [none] -> update-retry-report [none]")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "success"),
+    [
+        ([STARTED, FAILURE], [STARTED], None),
+        ([STARTED, FAILURE], [STARTED, FAILURE], False),
+        ([OPENED, FETCHED, REFUSED], [OPENED, FETCHED], None),
+        ([OPENED, FETCHED, REFUSED], [FETCHED], None),
+        ([OPENED, FETCHED], [OPENED, FETCHED, REFUSED], False),
+    ],
+)
+def test_a_deployment_that_is_tried_again(first, second, success) -> None:
+    """Its log goes on."""
+    once, again = log(*first), log(*first, *second)
+    assert once.run and again.run and once.run != again.run
+    assert again.success is success
+
+
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        ([STARTED, FAILURE], ["Deployment with ID another started.", FAILURE]),
+        ([OPENED, FETCHED], RETRIED),
+        ([OPENED, FETCHED], RESUMED),
+        ([OPENED, FETCHED, REFUSED], REPORTED),
+        ([OPENED, FETCHED, REFUSED], [OPENED]),
+    ],
+)
+def test_what_comes_after_is_the_same_deployment(first, more) -> None:
+    once, again = log(*first), log(*first, *more)
+    assert once.run and once.run == again.run
+
+
+def test_one_that_began_at_another_time() -> None:
+    assert log(STARTED).run != log(STARTED, stamp="2026-11-25T10:00:01Z").run
+    assert not log(FAILURE).run
 
 
 CLAIMS = "Artifact name in artifact is not what the server claims (a != b)."
@@ -299,7 +356,7 @@ def test_when_it_began(stamp, zone, began, monkeypatch) -> None:
 
 @given(st.binary(max_size=400) | st.lists(st.text(max_size=80)).map(lambda t: json.dumps(t).encode()))
 def test_any_bytes_are_read(data: bytes) -> None:
-    found = deploymentlog.parse(ID, data, data)
+    found = parsed(data)
     assert len(found.lines) <= LINES
 
 
