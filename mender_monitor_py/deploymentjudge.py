@@ -87,29 +87,41 @@ class Memory:
     """
     What is kept for the next start.
 
-    The *judged* ids, the *installed* artifact, the *last* verdict by hand, the subjects of the failures that
-    are *open*, and id and artifact of the deployment that *ran* last, as far as it was seen.
+    The *judged* ids, each with the run of its log, the *installed* artifact, the *last* verdict by hand, the
+    failures that are *open*, each a subject and its outcome, id and artifact of the deployment that *ran*
+    last, as far as it was seen, and how one *stood* when it was met or was told as stuck: in which boot, what
+    the client had written by then, and over how many boots it has written no more.
 
     *fresh*: nothing is kept yet, and what lies there is history.
     """
 
-    judged: tuple[str, ...] = ()
+    judged: tuple[tuple[str, str | None], ...] = ()  # None: an earlier version did not keep the run
     installed: str = ""
     last: tuple[str, str, float, float] = ("", "", 0.0, 0.0)  # artifact, boot id, boottime, wall
-    open: tuple[str, ...] = ()
+    open: tuple[tuple[str, str], ...] = ()
     ran: tuple[str, str] = ("", "")
+    stood: tuple[str, str, int] = ("", "", 0)
     fresh: bool = field(default=False, compare=False)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
         try:
             fields = json.loads(text)
-            judged = tuple(map(str, fields["judged"]))[-MOST_JUDGED:]
+            judged = tuple(_pair(one, None) for one in fields["judged"])[-MOST_JUDGED:]
             artifact, boot, boottime, wall = fields["last"]
             last = str(artifact), str(boot), float(boottime), float(wall)
-            opened = tuple(map(str, fields["open"]))[-MOST_JUDGED:]
+            pairs = (_pair(one, "") for one in fields["open"])
+            opened = tuple((subject, outcome or "") for subject, outcome in pairs)[-MOST_JUDGED:]
             deployment, name = fields.get("ran", ("", ""))  # earlier versions have not
-            return cls(judged, str(fields["installed"]), last, opened, (str(deployment), str(name)))
+            id_of_boot, trace, boots = fields.get("stood", ("", "", 0))
+            return cls(
+                judged,
+                str(fields["installed"]),
+                last,
+                opened,
+                (str(deployment), str(name)),
+                (str(id_of_boot), str(trace), int(boots)),
+            )
         except (ValueError, TypeError, KeyError):
             return cls(fresh=True)
 
@@ -118,12 +130,22 @@ class Memory:
         del fields["fresh"]
         return json.dumps(fields, separators=(",", ":"))
 
-    def with_judged(self, deployment: str) -> Memory:
-        judged = (*(one for one in self.judged if one != deployment), deployment)
+    def with_judged(self, deployment: str, run: str = "") -> Memory:
+        judged = (*(one for one in self.judged if one[0] != deployment), (deployment, run))
         return replace(self, judged=judged[-MOST_JUDGED:], fresh=False)
 
-    def with_open(self, subject: str) -> Memory:
-        subjects = (*(one for one in self.open if one != subject), subject)
+    def is_judged(self, deployment: str, run: str = "") -> bool:
+        """
+        Whether there is a verdict of *run* of *deployment*.
+
+        An empty run: of any, as for a log that does not tell its runs apart.
+        """
+        if (deployment, None) in self.judged:
+            return True
+        return any(one == deployment and run in ("", last) for one, last in self.judged)
+
+    def with_open(self, subject: str, outcome: str) -> Memory:
+        subjects = (*(one for one in self.open if one[0] != subject), (subject, outcome))
         return replace(self, open=subjects[-MOST_JUDGED:])
 
     def artifact_of(self, deployment: str) -> str:
@@ -139,7 +161,7 @@ class Memory:
     def has_judged(self, update: Update) -> bool:
         """Whether there is a verdict of *update*: one by hand has none from before it began."""
         if update.id:
-            return update.id in self.judged
+            return self.is_judged(update.id)
         artifact, boot, boottime, _ = self.last
         return (artifact, boot) == (
             update.artifact,
@@ -154,6 +176,15 @@ class Memory:
         if event.boot_id == boot:
             return event.boottime <= boottime + LATE_S
         return event.wall <= wall + LATE_S
+
+
+def _pair(value: object, second: str | None) -> tuple[str, str | None]:
+    """What is kept in pairs; earlier versions have the first of each alone."""
+    if isinstance(value, str):
+        return value, second
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("it is no pair")
+    return str(value[0]), None if value[1] is None else str(value[1])
 
 
 def by_log(

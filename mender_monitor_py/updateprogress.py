@@ -175,6 +175,11 @@ def failure(seen: Seen, log: DeploymentLog | None) -> Outcome:
     return Outcome.FAILED
 
 
+def begins(update: Update) -> bool:
+    """Whether nothing of the device was changed yet."""
+    return update.phase in _BEFORE
+
+
 def changed_device(phase: str) -> bool:
     """Whether the device is another than before once *phase* has begun."""
     return bool(phase) and phase not in _BEFORE and not phase.startswith(("Download", "Sync", "Provide"))

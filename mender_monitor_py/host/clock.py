@@ -26,6 +26,10 @@ class Clock:
         """Seconds since boot, sleep included."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def running(self) -> float:
+        """Seconds that the machine has run since boot, without sleep: CLOCK_MONOTONIC."""
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+
     def now(self) -> Stamp:
         """This moment on both clocks."""
         wall = time.time()

@@ -7,9 +7,11 @@ Each of these may come later, and the way to it may lead over a link whose targe
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +57,7 @@ class Updates:
 
     *unknown*: why it is not known what runs; empty: it is. *absent*: no client has ever run here. *written*:
     when the client wrote last, on CLOCK_BOOTTIME; where inotify does not tell, when it was last looked at.
+    What makes the store unreadable, or readable again, does not count.
     """
 
     def __init__(self, paths: Paths, inotify: Inotify, procfs: Procfs, clock: Clock) -> None:
@@ -73,6 +76,7 @@ class Updates:
         self.unknown = _NOT_YET
         self.absent = False
         self.written = 0.0
+        self._store_time = 0
 
     @property
     def current(self) -> Update | None:
@@ -133,9 +137,20 @@ class Updates:
         self.unknown = _NOT_YET
 
     def logs(self) -> list[LogFile]:
-        """The logs of deployments, the newest first. Raises UnknownError."""
-        found = {file.deployment: file for folder in self._log_folders for file in listing(folder)}
-        return sorted(found.values(), key=lambda file: file.changed, reverse=True)
+        """The logs of deployments, the newest first, one for each. Raises UnknownError."""
+        folders = [listing(folder) for folder in self._log_folders]
+        found: dict[str, LogFile] = {}
+        for file in heapq.merge(*folders, key=lambda file: -file.changed):
+            found.setdefault(file.deployment, file)
+        return list(found.values())
+
+    @property
+    def trace(self) -> str:
+        """What is another text whenever the client has written something; empty: it is not known."""
+        with suppress(UnknownError):
+            logs = [f"{file.changed} {file.size}" for file in self.logs()]
+            return " ".join((str(self._time_of_store()), *logs[:1]))
+        return ""
 
     # What the kernel tells
 
@@ -156,10 +171,11 @@ class Updates:
         folder, _, name = path.rpartition("/")
         if folder not in self._ours:
             return
-        self.written = self._clock.boottime()
         if name == menderstore.NAME:
             self._look()
-        elif name == "mender.conf":
+            return
+        self.written = self._clock.boottime()
+        if name == "mender.conf":
             self._elsewhere()
         elif _TREE in folder:
             self._soon()
@@ -181,6 +197,7 @@ class Updates:
     # Looking
 
     def _look(self, *, tell: bool = True) -> None:
+        known = not self.unknown
         try:
             stored = self._read()
             self._known()
@@ -191,6 +208,7 @@ class Updates:
             self.absent = isinstance(error, menderstore.AbsentError)
             self._cannot(str(error))
         else:
+            self._note_written(known=known)
             self._stored = stored
             self._judge(advance(self._seen, stored, tree, self._clock.now()), tell)
         if self._watch.problem:
@@ -199,6 +217,19 @@ class Updates:
         if tell:
             for _, stirred in list(self._listeners.values()):
                 stirred()
+
+    def _note_written(self, *, known: bool) -> None:
+        """The store may have been written; *known*: it could be read before, too."""
+        before, self._store_time = self._store_time, self._time_of_store()
+        if known and before != self._store_time:
+            self.written = self._clock.boottime()
+
+    def _time_of_store(self) -> int:
+        """When it was written last, in nanoseconds; 0: that is not known."""
+        try:
+            return (self._paths.mender / menderstore.NAME).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _known(self) -> None:
         if self._retry is not None:

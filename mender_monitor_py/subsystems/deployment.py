@@ -22,20 +22,18 @@ from mender_monitor_py.host.deploymentlogs import LAST, LogFile
 from mender_monitor_py.host.deploymentlogs import read as read_log
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import Details, Line, Observation, Subject
-from mender_monitor_py.pidwatch import lifetime
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
+from mender_monitor_py.subsystems.deploymentstandstill import SAFETY_S, Standstill, Stood
 from mender_monitor_py.subsystems.deploymentwords import Word, Words
 from mender_monitor_py.subsystems.expected import wait
-from mender_monitor_py.updateprogress import MANAGED, STANDALONE, Change, Outcome, Update
+from mender_monitor_py.updateprogress import MANAGED, STANDALONE, Change, Outcome, Update, begins
 from mender_monitor_py.updatestate import BROKEN
 
-FAILED, STUCK = "Deployment failed", "Deployment stuck"
+FAILED = "Deployment failed"
 SETTLE_S = 3.0  # a script's word may come before the client's own, or after it
 FOUND_LATER_S = 60.0  # an alert that comes later than this after the end says when that was
-SAFETY_S = 600.0  # from look to look while events tell all
 STORED_S = 60.0  # from look to look while the outbox cannot be written
-_STUCK_KEY = "\tstuck"  # no artifact's: what they are called is made fit to be shown
 
 _STUCK = Field(
     "DEPLOYMENT_STUCK", seconds, "one that does not move for this long is stuck; 0: never", default="2h"
@@ -75,13 +73,15 @@ class _Watch:
         self._ended: list[Change] = []
         self._known_logs: dict[str, tuple[int, int]] = {}
         self._quiet: dict[str, DeploymentLog] = {}  # those that will have no end, the oldest first
+        self._again: set[str] = set()  # the server tries these again, after a verdict
         self._newest = ""
-        self._moved = self._clock.boottime()
         self._undo = self._updates.listen(self._changed, self._stirred)
-        current = self._updates.current
-        if current is not None:
-            self._moved = max(current.since.boottime, self._last_writing())
-            self._note_running(current)
+        level, stood = check.settings.default_alert_level, self._memory.stood
+        self._standstill = Standstill(
+            check.stuck, level, host.updates, host.clock, report, stood, self._note_standing
+        )
+        if self._updates.current is not None:
+            self._note_running(self._updates.current)
 
     async def run(self) -> None:
         while True:
@@ -100,7 +100,7 @@ class _Watch:
                 self._report.unknown(unknown)
             else:
                 self._report.known()
-            patience = min(patience, self._judge_stuck())
+            patience = min(patience, self._standstill.judge([subject for subject, _ in self._memory.open]))
             self._words.judged((), durable=self._report.stored)
             if self._words.kept:
                 patience = min(patience, STORED_S)
@@ -113,20 +113,27 @@ class _Watch:
     # What is told
 
     def _changed(self, change: Change) -> None:
-        self._moved = self._clock.boottime()
-        self._note_running(change.update)
+        update = change.update
+        self._standstill.changed(change)
+        self._note_running(update)
         if change.outcome is not None:
             self._ended.append(change)
+        elif update.id and begins(update) and self._memory.has_judged(update):
+            self._again.add(update.id)
         self._wake.set()
 
     def _stirred(self) -> None:
-        self._moved = max(self._moved, self._updates.written)
+        self._standstill.stirred()
         self._wake.set()
 
     # Judging
 
     async def _judge_logs(self) -> None:
-        """Each log that has its end, and was not judged before: the oldest first. Raises UnknownError."""
+        """
+        Each log that has its end, and was not judged before: the oldest first. Raises UnknownError.
+
+        The log of a deployment that the server tries again grows, or is made anew.
+        """
         files = self._updates.logs()
         self._known_logs = {
             file.deployment: self._known_logs[file.deployment]
@@ -136,7 +143,7 @@ class _Watch:
         self._newest = files[0].deployment if files else ""
         fresh, unread = self._memory.fresh, None
         for file in reversed(files):
-            if file.deployment in self._memory.judged or self._is_same(file):
+            if self._is_same(file):
                 continue
             try:
                 grows = file.deployment in self._known_logs
@@ -149,11 +156,13 @@ class _Watch:
             self._known_logs[file.deployment] = file.changed, file.size
             self._quiet.pop(file.deployment, None)
             if found.success is None:
-                if found.quiet:
+                if found.quiet and not self._is_judged(file.deployment):
                     self._quiet[file.deployment] = found
                 continue
+            if self._memory.is_judged(file.deployment, found.run):
+                continue
             seen = self._take(file.deployment)
-            self._memory = self._memory.with_judged(file.deployment)
+            self._note_judged(file.deployment, found.run)
             if not fresh or seen is not None:
                 installed = self._updates.artifact if file is files[0] else ""  # by later ones
                 before = self._memory.installed
@@ -168,10 +177,14 @@ class _Watch:
             for deployment in list(self._quiet):
                 if current is None or current.id != deployment:
                     del self._quiet[deployment]
-                    self._memory = self._memory.with_judged(deployment)
+                    self._note_judged(deployment)
             self._remember(replace(self._memory, installed=self._updates.artifact, fresh=False))
             if not self._updates.unknown:
                 self._words.forget()
+
+    def _is_judged(self, deployment: str) -> bool:
+        """Whether there is a verdict of the last time that it ran, as far as no log tells."""
+        return self._memory.is_judged(deployment) and deployment not in self._again
 
     def _is_same(self, file: LogFile) -> bool:
         return self._known_logs.get(file.deployment) == (file.changed, file.size)
@@ -201,7 +214,7 @@ class _Watch:
             return patience
         changes, self._ended = self._ended, []
         for change in changes:
-            if self._memory.has_judged(change.update):
+            if self._memory.has_judged(change.update) and change.update.id not in self._again:
                 continue
             if change.update.mode == STANDALONE:
                 verdict = deploymentjudge.by_hand(change, events, installed, left)
@@ -228,7 +241,7 @@ class _Watch:
             if verdict is not None:
                 self._note_last(verdict.artifact)
                 if verdict.id:
-                    self._memory = self._memory.with_judged(verdict.id)
+                    self._note_judged(verdict.id)
                 await self._tell(verdict)
         self._words.judged(words, durable=self._report.stored)
         return patience if patience < SAFETY_S else await self._judge_name(installed)
@@ -255,6 +268,10 @@ class _Watch:
         runs = current is not None and current.id == deployment
         if seen is not None and seen.outcome == Outcome.UNKNOWN and (runs or self._updates.unknown):
             return  # the store could not be read for a while
+        log_now = self._log_of(deployment)
+        run = log_now.run if log_now is not None else ""
+        if log_now is not None and log_now.success is not None and self._memory.is_judged(deployment, run):
+            return  # its log came first
         own = [word for word in words if word.event.deployment == deployment]
         found = self._quiet.pop(deployment, None)
         events = [word.event for word in own]
@@ -265,7 +282,7 @@ class _Watch:
             self._quiet[deployment] = found
             return
         if found is not None or verdict is not None:
-            self._memory = self._memory.with_judged(deployment)
+            self._note_judged(deployment, run)
         if verdict is not None:
             await self._tell(verdict)
         self._words.judged(own, durable=self._report.stored)
@@ -287,7 +304,7 @@ class _Watch:
             self._memory = replace(self._memory, installed=installed)
             if name == installed:
                 self._success(installed)
-            elif not self._report.is_bad(fit(name)):
+            elif (fit(name), str(Outcome.INCONSISTENT)) not in self._memory.open:
                 await self._tell(deploymentjudge.by_name(installed))
             self._remember(self._memory)
         return SAFETY_S
@@ -296,7 +313,14 @@ class _Watch:
         """Whether the log tells more."""
         deployment = event.deployment
         known = deployment in self._known_logs and deployment not in self._quiet
-        return event.mode == MANAGED and (deployment in self._memory.judged or known)
+        return event.mode == MANAGED and (known or self._is_judged(deployment))
+
+    def _log_of(self, deployment: str) -> DeploymentLog | None:
+        with suppress(UnknownError):
+            for file in self._updates.logs():
+                if file.deployment == deployment:
+                    return read_log(file)
+        return None
 
     def _age(self, event: Event) -> float:
         now = self._clock.now()
@@ -307,6 +331,15 @@ class _Watch:
         ran = update.id, update.artifact
         if all(ran) and self._memory.ran != ran and not self._memory.fresh:
             self._remember(replace(self._memory, ran=ran))
+
+    def _note_standing(self, stood: Stood) -> None:
+        self._memory = replace(self._memory, stood=stood)
+        if not self._memory.fresh:
+            self._remember(self._memory)
+
+    def _note_judged(self, deployment: str, run: str = "") -> None:
+        self._memory = self._memory.with_judged(deployment, run)
+        self._again.discard(deployment)
 
     def _note_last(self, artifact: str) -> None:
         now = self._clock.now()
@@ -335,7 +368,7 @@ class _Watch:
             key=verdict.subject,
             cleared_status="committed",
         )
-        self._remember(self._memory.with_open(verdict.subject))
+        self._remember(self._memory.with_open(verdict.subject, str(verdict.outcome)))
         with suppress(OutboxError):  # the outbox says so, and holds the alert until it can be written
             await self._report.tell(seen)
 
@@ -346,54 +379,6 @@ class _Watch:
     def _remember(self, memory: Memory) -> None:
         self._memory = memory
         self._report.remember(memory.to_text())
-
-    # Being stuck
-
-    def _judge_stuck(self) -> float:
-        """Returns after how many seconds a deployment that does not move is stuck."""
-        current = self._updates.current
-        text = "" if current is None else _running(current).partition("\n")[0]
-        self._report.note("deployment", text)
-        stuck = self._check.stuck
-        left = self._moved + stuck - self._clock.boottime()
-        if current is None or not stuck or left > 0:
-            if self._report.is_bad(_STUCK_KEY):
-                self._report.gone(
-                    self._memory.open, "It moves again" if current is not None else "It has ended"
-                )
-            return left if current is not None and stuck else SAFETY_S
-        if not self._report.is_bad(_STUCK_KEY):
-            self._report.observe(self._stuck(current))
-        return SAFETY_S
-
-    def _stuck(self, update: Update) -> Observation:
-        name = fit(update.artifact or update.id) or "unknown"
-        still = lifetime(self._clock.boottime() - self._moved)
-        return Observation(
-            level=self._check.settings.default_alert_level,
-            name=STUCK,
-            subject=Subject(name, "deployment", "stuck"),
-            details=Details(f"{_running(update)}\nit has not moved for {still}"),
-            key=_STUCK_KEY,
-            cleared_status="moving",
-        )
-
-    def _last_writing(self) -> float:
-        """When the client wrote last of what is under way, on CLOCK_BOOTTIME."""
-        now = self._clock.now()
-        with suppress(UnknownError):
-            newest = next((file.changed / 1e9 for file in self._updates.logs()), 0.0)
-            if 0 < newest <= now.wall:
-                return now.boottime - (now.wall - newest)
-        return now.boottime
-
-
-def _running(update: Update) -> str:
-    """What runs, for a person."""
-    name = fit(update.artifact or update.id) or "an artifact"
-    phase = f" in {fit(update.phase)}" if update.phase else ""
-    by = f"\ndeployment: {fit(update.id)}" if update.id else "\ninstalled by hand (standalone)"
-    return f"{name} is being installed{phase}{by}"
 
 
 CHECK = DeploymentCheck

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from mender_monitor_py.host import updates
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.host import Host
-from mender_monitor_py.model import CheckId
+from mender_monitor_py.model import CheckId, Stamp
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import deployment
 from mender_monitor_py.subsystems.base import Definition
@@ -30,10 +31,28 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates, "_PROGRAMS", (PROGRAM,))
 
 
+class BootClock(Clock):
+    """That of a machine that has run for *up* seconds in its boot *boot*."""
+
+    def __init__(self, boot: str, up: float) -> None:
+        super().__init__()
+        self._boot = boot
+        self._since = Clock().running() - up
+
+    def boottime(self) -> float:
+        return self.running()
+
+    def running(self) -> float:
+        return super().running() - self._since
+
+    def now(self) -> Stamp:
+        return replace(super().now(), boot_id=self._boot)
+
+
 @asynccontextmanager
-async def watched(paths, report: JudgingReport, **values: str):
+async def watched(paths, report: JudgingReport, clock: Clock | None = None, **values: str):
     paths.state.mkdir(parents=True, exist_ok=True)
-    host = Host(paths, Clock())
+    host = Host(paths, clock or Clock())
     check = DeploymentCheck(Definition(CHECK, values), Settings())
     task = asyncio.get_running_loop().create_task(check.run(host, report))
     try:

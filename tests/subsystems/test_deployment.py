@@ -17,8 +17,20 @@ from mender_monitor_py.host import deploymentlogs
 from mender_monitor_py.host.deploymentlogs import LogFile
 from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.subsystems import deployment
-from mender_monitor_py.subsystems.deployment import FAILED, STUCK
-from tests.fakes.deployment_run import GENERATIONS, fail, hurry, moment, script, succeed, taken, told, watched
+from mender_monitor_py.subsystems.deployment import FAILED
+from mender_monitor_py.subsystems.deploymentstandstill import STUCK
+from tests.fakes.deployment_run import (
+    GENERATIONS,
+    BootClock,
+    fail,
+    hurry,
+    moment,
+    script,
+    succeed,
+    taken,
+    told,
+    watched,
+)
 from tests.fakes.judging import JudgingReport
 from tests.fakes.update_files import SECRET, UpdateFiles
 from tests.fakes.watched import elapse
@@ -58,25 +70,117 @@ def test_a_failure_and_the_next_success(paths, generation) -> None:
 
 
 @GENERATIONS
-def test_one_that_the_server_tries_again(paths, generation) -> None:
-    """It has the same id then: a second failure is still the first alert, and a success ends that."""
+@pytest.mark.parametrize("success_between", [False, True])
+def test_one_that_the_server_tries_again(paths, generation, success_between) -> None:
+    """
+    It has the same id then, and the same log, or after another deployment a new one. It is another failure,
+    told once, whatever becomes of its log then.
+    """
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+    wanted = [(CRITICAL, FAILED, "release-2", "rolled-back")]
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+            if success_between:
+                await succeed(client, "d2", "release-3")
+                await report.until(lambda: len(report.alerts) == 2)
+                wanted.append((OK, FAILED, "release-2", "committed"))
+            await fail(client, "d1")
+            await report.until(lambda: len(report.alerts) == len(wanted) + 1)
+            wanted.append((CRITICAL, FAILED, "release-2", "rolled-back"))
+            (log,) = paths.mender.glob(f"deployments.{client.newest}.d1.log")
+            client.log("State transition: update-status-report [none] -> update-retry-report [none]")
+            client.log("State transition: update-retry-report [none] -> update-status-report [none]")
+            await moment()
+            log.touch()
+            await moment()
+            copy = log.with_name("copy")
+            shutil.copy(log, copy)
+            copy.rename(log)
+            await moment()
+        again = JudgingReport(report.memory)
+        async with watched(paths, again):
+            await moment()
+        assert told(report) == wanted and not again.alerts
+        again.states = report.states
+        async with watched(paths, again):
+            await succeed(client, "d1", "release-2")
+            await again.until(lambda: again.alerts)
+            await moment()
+        assert told(again) == [(OK, FAILED, "release-2", "committed")]
+
+    asyncio.run(scenario())
+
+
+@GENERATIONS
+@pytest.mark.parametrize("awake", [True, False])
+def test_one_that_the_server_tries_again_is_worse(paths, generation, awake) -> None:
+    """It was rolled back, and is not the second time, whether the daemon runs then or not."""
     client, report = UpdateFiles(paths.mender, generation), JudgingReport()
 
     async def scenario() -> None:
         async with watched(paths, report):
             await fail(client, "d1")
             await report.until(lambda: report.alerts)
-            await fail(client, "d1")
             await moment()
-            await succeed(client, "d1", "release-2")
+            if awake:
+                await fail(client, "d1", installed="release-2_INCONSISTENT")
+                await report.until(lambda: len(report.alerts) == 2)
+                await moment()
+        if not awake:
+            await fail(client, "d1", installed="release-2_INCONSISTENT")
+        again = JudgingReport(report.memory)
+        again.states = report.states
+        async with watched(paths, again):
+            await moment()
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert [one.subject.status for one in report.alerts] == ["rolled-back", "inconsistent"]
+
+
+@GENERATIONS
+def test_one_without_a_log_that_the_server_tries_again(paths, generation) -> None:
+    """The disk is full: the store tells that it runs again."""
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+    client.log = lambda *_: None  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+            await fail(client, "d1", installed="release-2_INCONSISTENT")
             await report.until(lambda: len(report.alerts) == 2)
             await moment()
 
     asyncio.run(scenario())
-    assert told(report) == [
-        (CRITICAL, FAILED, "release-2", "rolled-back"),
-        (OK, FAILED, "release-2", "committed"),
-    ]
+    assert [one.subject.status for one in report.alerts] == ["rolled-back", "inconsistent"]
+
+
+def test_logs_that_an_earlier_version_judged(paths) -> None:
+    """It kept the ids alone: none is told anew."""
+    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+        memory = json.loads(report.memory)
+        memory["judged"] = [deployment for deployment, _ in memory["judged"]]
+        memory["open"] = [subject for subject, _ in memory["open"]]
+        del memory["stood"]
+        again = JudgingReport(json.dumps(memory))
+        again.states = report.states
+        async with watched(paths, again):
+            await moment()
+            assert not again.alerts
+            await succeed(client, "d2", "release-3")
+            await again.until(lambda: again.alerts)
+        assert told(again) == [(OK, FAILED, "release-2", "committed")]
+
+    asyncio.run(scenario())
 
 
 @GENERATIONS
@@ -506,6 +610,86 @@ def test_only_the_name_tells(paths) -> None:
     ]
 
 
+@GENERATIONS
+def test_only_the_name_tells_that_it_is_worse(paths, generation) -> None:
+    """
+    It was rolled back. Then somebody installed it by hand while the daemon was down, and it was not.
+    """
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+        client.installed("release-2_INCONSISTENT")
+        again = JudgingReport(report.memory)
+        again.states = report.states
+        async with watched(paths, again):
+            await again.until(lambda: again.alerts)
+            await moment()
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert [one.subject.status for one in report.alerts] == ["rolled-back", "inconsistent"]
+
+
+def test_a_clock_that_was_set_back(paths) -> None:
+    """
+    The device booted with a clock of 1970. The newer failure is told last: the client numbers them.
+    """
+    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d0", "release-0")
+            await report.until(lambda: report.alerts)
+        await succeed(client, "d1", "release-2")
+        await fail(client, "d2", "release-3")
+        (log,) = paths.mender.glob("deployments.*.d2.log")
+        os.utime(log, (1000, 1000))
+        again = JudgingReport(report.memory)
+        again.states = report.states
+        async with watched(paths, again):
+            await again.until(lambda: len(again.alerts) == 2)
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert [(one.level, one.subject.name) for one in report.alerts] == [
+        (CRITICAL, "release-0"),
+        (OK, "release-0"),
+        (CRITICAL, "d2"),
+    ]
+
+
+@GENERATIONS
+def test_a_rollback_that_says_much(paths, generation) -> None:
+    """The phase is told in a line long before the end, while the daemon is away."""
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await moment()
+        client.begin("d1")
+        client.log(
+            "Process returned non-zero exit status: ArtifactInstall: Process exited with status 1", "error"
+        )
+        if generation == "go":
+            client.log("State transition: update-install [ArtifactInstall] -> rollback [ArtifactRollback]")
+        (log,) = paths.mender.glob("deployments.*.log")
+        line = json.dumps({"level": "info", "message": "x" * 200, "timestamp": "2026-11-25T10:00:00Z"})
+        with log.open("a") as file:
+            file.write(f"{line}\n" * 4000)
+        client.end(success=False, failed_in="")
+        again = JudgingReport(report.memory)
+        async with watched(paths, again):
+            await again.until(lambda: again.alerts)
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert [one.subject.status for one in report.alerts] == ["rolled-back"]
+    assert "failed in ArtifactInstall\n" in report.alerts[0].details.description
+
+
 def test_a_log_that_cannot_be_read_hides_no_other(paths, monkeypatch) -> None:
     """
     A disk has errors: the other failures are told, and this one when it can be read.
@@ -553,10 +737,12 @@ def test_one_that_is_stuck_and_moves_again(paths, monkeypatch) -> None:
     ] * 2
 
 
-@pytest.mark.parametrize(("hours", "alerts"), [(1, []), (3, [STUCK])])
-def test_one_that_was_stuck_before_the_daemon_came(paths, hours, alerts) -> None:
+@pytest.mark.parametrize(
+    ("hours", "up", "alerts"), [(1, 8, []), (3, 8, [STUCK]), (8, 1, []), (8, 3, [STUCK])]
+)
+def test_one_that_was_stuck_before_the_daemon_came(paths, hours, up, alerts) -> None:
     """
-    The time counts over restarts and reboots: since the client wrote last.
+    The time counts over restarts of the daemon, since the client wrote last; not while the device was off.
     """
     client, report = UpdateFiles(paths.mender), JudgingReport()
     client.begin("d1")
@@ -565,11 +751,82 @@ def test_one_that_was_stuck_before_the_daemon_came(paths, hours, alerts) -> None
     os.utime(log, (then, then))
 
     async def scenario() -> None:
-        async with watched(paths, report):
+        async with watched(paths, report, BootClock("boot", up * 3600.0)):
             await moment()
 
     asyncio.run(scenario())
     assert [one.name for one in report.alerts] == alerts
+
+
+@pytest.mark.parametrize(("writes", "alerts"), [(False, [STUCK]), (True, [])])
+def test_a_device_that_boots_again_and_again(paths, writes, alerts) -> None:
+    """
+    It never runs for long. While its client goes on it moves; else the sixth boot is one too many.
+    """
+    client, report = UpdateFiles(paths.mender), JudgingReport()
+
+    async def boot(number: int) -> JudgingReport:
+        daemon = JudgingReport(report.memory)
+        daemon.states = report.states
+        async with watched(paths, daemon, BootClock(f"boot-{number}", 60.0)):
+            await moment()
+            if writes:
+                client.phase("update-install")
+                await moment()
+        report.memory = daemon.memory
+        report.alerts += daemon.alerts
+        return daemon
+
+    async def scenario() -> None:
+        await boot(0)  # there is a memory
+        client.begin("d1")
+        for number in range(1, 6):
+            await boot(number)
+            assert not report.alerts
+        await boot(6)
+        await boot(7)
+        if not writes:
+            client.phase("update-install")
+            await boot(8)
+            assert [one.level for one in report.alerts] == [CRITICAL, OK]
+
+    asyncio.run(scenario())
+    assert [one.name for one in report.alerts if one.level == CRITICAL] == alerts
+
+
+@GENERATIONS
+def test_one_that_is_stuck_and_whose_store_cannot_be_read(paths, generation) -> None:
+    """It is not known whether it moves: nothing is told, also not when it is as before."""
+    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
+    store, away = paths.mender / "mender-store", paths.root / "away"
+
+    async def scenario() -> None:
+        async with watched(paths, report, DEPLOYMENT_STUCK="1s"):
+            client.begin("d1")
+            await report.until(lambda: report.alerts)
+            whole, times = store.read_bytes(), store.stat()
+            store.write_bytes(b"x" * 100_000)
+            await report.until(lambda: report.reason)
+            store.write_bytes(whole)
+            await report.until(lambda: not report.reason)
+            await moment()
+        os.utime(store, ns=(times.st_atime_ns, times.st_mtime_ns))
+        store.rename(away)
+        again = JudgingReport(report.memory)
+        again.states = report.states
+        async with watched(paths, again, DEPLOYMENT_STUCK="1s"):
+            assert not again.alerts
+            away.rename(store)
+            await again.until(lambda: again.notes["deployment"])
+            await moment()
+            assert not again.alerts
+            client.phase("update-install")
+            await again.until(lambda: again.alerts)
+        report.alerts += again.alerts[:1]
+
+    asyncio.run(scenario())
+    assert [(one.level, one.name) for one in report.alerts] == [(CRITICAL, STUCK), (OK, STUCK)]
+    assert "It moves again" in report.alerts[1].details.description
 
 
 @pytest.mark.parametrize("name", ["+stuck", "\tstuck"])

@@ -11,7 +11,8 @@ from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.host import updates
 from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.subsystems import deployment
-from mender_monitor_py.subsystems.deployment import FAILED, STUCK
+from mender_monitor_py.subsystems.deployment import FAILED
+from mender_monitor_py.subsystems.deploymentstandstill import STUCK
 from tests.fakes.deployment_run import hurry, moment, script, taken, told, watched
 from tests.fakes.judging import SOON, JudgingReport
 from tests.fakes.update_files import UpdateFiles

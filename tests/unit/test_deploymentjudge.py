@@ -264,7 +264,7 @@ def test_whatever_things_are_called_the_text_has_three_lines(
 def test_the_memory_is_bounded_and_survives() -> None:
     memory = Memory(installed="release-1", last=("release-2", "boot", 1.5, 2.5))
     for number in range(3 * MOST_JUDGED):
-        memory = memory.with_judged(f"d{number}").with_open(f"s{number}")
+        memory = memory.with_judged(f"d{number}").with_open(f"s{number}", "failed")
     assert len(memory.judged) == len(memory.open) == MOST_JUDGED
     assert Memory.from_text(memory.to_text()) == memory
     assert not Memory.from_text(memory.to_text()).fresh
