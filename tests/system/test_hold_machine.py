@@ -33,7 +33,8 @@ case $1 in
         chmod 4755 /opt/app/helper
         date >/opt/app/made
         chmod -R u+rw,go-w /opt/other
-        find /opt/other -exec chown root:root {} + -exec touch {} +
+        find /opt/other ! -perm -4000 -exec chown root:root {} +
+        find /opt/other -exec touch {} +
         systemctl restart app server agent
         : >/run/installed
         while [ -e /run/wait ]; do sleep 0.1; done
@@ -207,8 +208,8 @@ def test_an_attack_during_a_deployment_is_all_that_is_told(place: Place) -> None
 
 def test_what_was_found_before_a_deployment_is_still_a_finding(place: Place) -> None:
     """
-    It sets the mode, the owner and the times of all that the attack has left: files, a set-uid one, and one
-    that runs. The file that it writes is well again.
+    It sets the mode and the times of all that the attack has left: files, a set-uid one, and one that runs;
+    and the owner, but where that takes the set-uid bit away. The file that it writes is well again.
     """
     known = len(place.alerts())
     entries = "grep -h /opt/other /etc/mender-monitor/baseline.d/*"
