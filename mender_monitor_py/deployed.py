@@ -12,12 +12,14 @@ deployment did not write is whose it was then: its mode and owner, and its conte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 SLACK_S = 2.0
 """Clocks of file systems are coarse (see inode(7)), and the client is seen a moment after it has begun."""
+_CONTENT = re.compile(r"\bsha256: ([0-9a-f]{64})\b")
 SPECIAL = 0o6000  # set-uid and set-gid
 
 
@@ -80,7 +82,8 @@ class Evidence:
     *payload*: by the SHA-256 of each file of the artifact its names, without folders, and their modes;
     *written*: the paths that the update client's processes wrote or removed, *modified* those at which they
     wrote to a file; *others* those at which somebody else did anything. All of that is known *since* then
-    (None: since it began).
+    (None: since it began). *found*: the content (SHA-256) of files that were findings before; it is not the
+    client's, wherever that put it.
     *image* is the root file system that came with it; None: none did. *packages*: those that were installed
     meanwhile count. Who writes was seen until *watched*; None: to the end.
     """
@@ -91,6 +94,7 @@ class Evidence:
     written: frozenset[str] = frozenset()
     modified: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
     image: Image | None = None
     packages: bool = False
     since: float | None = None
@@ -143,7 +147,7 @@ class Evidence:
     def _by_client(self, names: Iterable[str], now: Content) -> Why:
         """Whether the client alone made the file, perhaps while it loaded the artifact, or wrote to it."""
         since = self.began if self.since is None else self.since
-        if now.open_to_others:
+        if now.open_to_others or now.sha256 in self.found:
             return Why()
         if (
             now.born is not None
@@ -173,6 +177,7 @@ class Evidence:
             "written": sorted(self.written),
             "modified": sorted(self.modified),
             "others": sorted(self.others),
+            "found": sorted(self.found),
             "image": self.image,
             "packages": self.packages,
             "since": self.since,
@@ -182,7 +187,7 @@ class Evidence:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """What :meth:`to_json` made."""
-        sets = {name: frozenset(found[name]) for name in ("written", "modified", "others")}
+        sets = {name: frozenset(found[name]) for name in ("written", "modified", "others", "found")}
         image = Image(*found["image"]) if found["image"] is not None else None
         return cls(**{**found, **sets, "image": image})
 
@@ -191,6 +196,11 @@ def _with_parents(path: str) -> Iterator[str]:
     while path.strip("/"):
         yield path
         path = path.rpartition("/")[0]
+
+
+def contents(description: str) -> set[str]:
+    """The SHA-256 of each file that a finding of this *description* is about; not of what was expected."""
+    return set(_CONTENT.findall(description))
 
 
 def packaged_md5(list_text: str, sums_text: str, names: frozenset[str]) -> str:

@@ -14,40 +14,54 @@ it, and for each list, for the log.
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from mender_monitor_py import baseline
+from mender_monitor_py.alertstate import decode
 from mender_monitor_py.catalog import Catalog
 from mender_monitor_py.configuration import load_settings
 from mender_monitor_py.ctl.lists import Kept
-from mender_monitor_py.deployed import SLACK_S, SPECIAL, Content, Evidence, Packaged, Why, packaged_md5
+from mender_monitor_py.deployed import (
+    SLACK_S,
+    SPECIAL,
+    Content,
+    Evidence,
+    Packaged,
+    Why,
+    contents,
+    packaged_md5,
+)
 from mender_monitor_py.errors import MonitorError, UnknownError
 from mender_monitor_py.host.birthtime import birth_time
+from mender_monitor_py.host.clock import Clock
+from mender_monitor_py.host.contents import entry_of, read_content
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.lists import read_list
 from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.host.regularfile import open_regular
 from mender_monitor_py.host.replaced import Orphan, orphans
 from mender_monitor_py.model import CheckId
+from mender_monitor_py.outbox import Limits, Outbox
 from mender_monitor_py.paths import Paths
+from mender_monitor_py.records import happened
 from mender_monitor_py.replacedfiles import MOST, ReplacedFile
+from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.expected import NOTHING_STATED, Baselined, Stated
 
 DPKG = "var/lib/dpkg"
+_OF_CONTENT = ("integrity", "setuid")  # the subsystems that tell what is in a file
 MOST_TOLD = 50  # of a list's entries; an image may change all of them
 _MOST_OF_ROW = 512
-_CHUNK = 1024 * 1024
 _UNFORESEEN = (ArithmeticError, LookupError, MemoryError, OSError, RecursionError, ValueError)
 
 
@@ -108,11 +122,11 @@ class Deployed:
             status = folder.stat()
         except OSError:  # gone this moment, or not to be read
             return ""
-        return self._evidence.explains_absence(_entry(path), status.st_ctime, str(status.st_dev))
+        return self._evidence.explains_absence(entry_of(path), status.st_ctime, str(status.st_dev))
 
     def _judge(self, path: str) -> tuple[Why, Content | None]:
         try:
-            content = _content(path)
+            content = read_content(path)
         except OSError:
             return Why(), None
         return self._evidence.explains(path, content, self._packaged(path)), content
@@ -132,8 +146,14 @@ def main() -> int:
     paths = Paths.from_environment()
     given = json.loads(Path(sys.argv[1]).read_text())
     device_before, boottime = given.pop("device"), given.pop("boottime")
-    deployed = Deployed(evidence := Evidence.from_json(given), paths)
-    catalog = Catalog(paths, load_settings(paths)[0])
+    settings = load_settings(paths)[0]
+    evidence = Evidence.from_json(given)
+    try:
+        evidence = _with_findings(evidence, paths, settings)
+    except MonitorError as error:
+        print(json.dumps({"unread": str(error)}), flush=True)  # noqa: T201 - this is its answer
+        evidence = replace(evidence, written=frozenset(), modified=frozenset())
+    deployed, catalog = Deployed(evidence, paths), Catalog(paths, settings)
     if boottime is not None:
         for file in _replaced(catalog, paths, deployed, boottime):
             print(json.dumps({"replaced": file}), flush=True)  # noqa: T201 - this is its answer
@@ -147,6 +167,23 @@ def main() -> int:
         if told:
             print(json.dumps(told), flush=True)  # noqa: T201 - this is its answer
     return 0
+
+
+def _with_findings(evidence: Evidence, paths: Paths, settings: Settings) -> Evidence:
+    """*evidence*, with what was found before. Raises OutboxError."""
+    if not paths.outbox.exists():
+        return evidence
+    clock = Clock()
+    with closing(Outbox(paths.outbox, Limits.of(settings), clock)) as outbox:
+        states = [text for (check, _), text in outbox.states().items() if check.subsystem in _OF_CONTENT]
+    found: set[str] = set()
+    for text in states:
+        with suppress(ValueError):  # of a newer version
+            state, saved = decode(text)
+            since = replace(saved, boottime=state.since, wall=saved.wall - (saved.boottime - state.since))
+            if state.bad and state.last and happened(since, clock.now()) < evidence.began - SLACK_S:
+                found |= contents(state.last.details.description)
+    return replace(evidence, found=frozenset(found))
 
 
 def _replaced(catalog: Catalog, paths: Paths, deployed: Deployed, began: float) -> list[ReplacedFile]:
@@ -286,47 +323,6 @@ def _same_content(pid: int, path: str) -> bool:
 
 def _digest(file: BufferedReader) -> bytes:
     return hashlib.file_digest(file, "sha256").digest()
-
-
-def _content(path: str) -> Content:
-    """The file at *path* as it is now. Raises OSError."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with open_regular(path) as file:
-        status, born = os.fstat(file.fileno()), birth_time(file.fileno())
-        while data := file.read(_CHUNK):
-            sha256.update(data)
-            md5.update(data)
-        again = os.fstat(file.fileno())
-        open_to_others = again.st_nlink > 1 or _is_open_for_writing(file.fileno())
-    if (status.st_ctime_ns, status.st_size) != (again.st_ctime_ns, again.st_size):
-        raise OSError("it is being written")
-    # A link that leads to another file by now was changed when it was made.
-    changed = max(status.st_ctime, os.lstat(path).st_ctime)
-    return Content(
-        sha256.hexdigest(),
-        md5.hexdigest(),
-        status.st_mode & 0o7777,
-        changed,
-        str(status.st_dev),
-        (os.path.realpath(path), _entry(path)),
-        open_to_others,
-        born,
-    )
-
-
-def _entry(path: str) -> str:
-    """*path*, its folder without links."""
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH118, PTH119, PTH120
-
-
-def _is_open_for_writing(descriptor: int) -> bool:
-    """By asking for a read lease, which is not given then: see fcntl(2). Not every file system has them."""
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    return False
 
 
 def _changed_packages(dpkg: Path, evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -68,6 +68,9 @@ def _answers(output: bytes) -> Iterator[dict[str, Any]]:
 
 def _tell(label: str, answers: Iterable[dict[str, Any]]) -> None:
     for told in answers:
+        if "unread" in told:
+            log.warning("no list follows what the update client wrote: %s", told["unread"])
+            continue
         if "problem" in told:
             log.warning("%s: its list stays as it is: %s", told["check"], told["problem"])
             continue

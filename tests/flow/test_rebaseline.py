@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,13 +21,20 @@ from typing import Any
 import pytest
 
 from mender_monitor_py import rebaseline
+from mender_monitor_py.alertstate import State, encode
 from mender_monitor_py.deployed import SLACK_S, Evidence, Image
 from mender_monitor_py.hold import Hold
 from mender_monitor_py.host import rebaselines
+from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.runner import Completed
-from mender_monitor_py.model import Stamp
+from mender_monitor_py.integritylist import CHANGED, Verdict
+from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Stamp
+from mender_monitor_py.outbox import Changes, Limits, Outbox
 from mender_monitor_py.paths import ROOT_VARIABLE, Paths
 from mender_monitor_py.rebaseline import MOST_TOLD
+from mender_monitor_py.setuidlist import Found
+from mender_monitor_py.subsystems.integrityfindings import other
+from mender_monitor_py.subsystems.setuid import describe
 from tests.fakes.monitor import PROJECT
 
 NEW, OLD = b"#!/bin/sh\necho new\n", b"#!/bin/sh\necho old\n"
@@ -232,6 +240,54 @@ def test_a_link_that_leads_to_another_file_was_changed(place: Place) -> None:
     (place.bin / "link").symlink_to(other)
     place.rebaseline(began=began, payload={sha256(NEW): {"link": 0o755}})
     assert place.rows()["link"] == sha256(NEW)
+
+
+def found(place: Place, path: Path, since: float, subsystem: str, level: str = CRITICAL) -> None:
+    """A check has a finding *since* then (seconds since the epoch): the content at *path*, as it is now."""
+    content = sha256(path.read_bytes())
+    verdict = Verdict(CHANGED, (f"sha256: {content}, expected {sha256(OLD)}",))
+    seen = other(str(path), verdict, level=level, covered=False)
+    if subsystem == "setuid":
+        facts = Found(str(path), 0o4755, 0, 0, "", content, 1, 1)
+        seen = replace(seen, details=Details("\n".join(describe(facts, (), ()))))
+    clock = Clock()
+    now = clock.now()
+    state = State(seen, since=now.boottime - (now.wall - since))
+    with closing(Outbox(place.paths.outbox, Limits(), clock)) as outbox:
+        outbox.commit(Changes(states={(CheckId(subsystem, "app"), seen.key): encode(state, now)}))
+
+
+@pytest.mark.parametrize(("subsystem", "over"), [("integrity", False), ("setuid", True)])
+def test_a_content_that_was_a_finding_before_is_not_the_clients(
+    place: Place, subsystem: str, over: bool
+) -> None:
+    """
+    Wherever that copies it, or writes it again. What is found since it began may be the deployment's own, and
+    what was well again when it began was accepted.
+    """
+    place.paths.outbox.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("app", "new"):
+        place.put(name, b"evil")
+    began = time.time() - 1000
+    written = frozenset(f"{place.bin}/{name}" for name in ("app", "tool", "new"))
+    more: dict[str, Any] = {"began": began, "written": written, "modified": written}
+    found(place, place.bin / "app", began - 10, subsystem)
+    place.put("tool", NEW)
+    place.rebaseline(**more)
+    assert place.rows() == {"app": sha256(OLD), "tool": sha256(NEW)}
+    since, level = (began - 10, OK) if over else (began + 10, CRITICAL)
+    found(place, place.bin / "app", since, subsystem, level)
+    place.rebaseline(**more)
+    assert place.rows() == {"app": sha256(b"evil"), "tool": sha256(NEW), "new": sha256(b"evil")}
+
+
+def test_without_the_findings_of_before_nothing_is_the_clients(place: Place) -> None:
+    place.put("app", NEW)
+    place.put("tool", b"made")
+    place.paths.outbox.mkdir(parents=True)
+    told, _ = place.rebaseline(written=frozenset({f"{place.bin}/tool"}), payload=BROUGHT)
+    assert str(place.paths.outbox) in told["unread"]
+    assert place.rows() == {"app": sha256(NEW), "tool": sha256(OLD)}
 
 
 def packaged(place: Place, *names: str) -> None:

@@ -16,7 +16,7 @@ WRITER = Evidence(BEGAN, ENDED, written=frozenset({"/x", "/both"}), others=froze
 MOVED = Evidence(
     BEGAN, ENDED, written=frozenset({"/opt/app/x", "/opt/app2/x"}), others=frozenset({"/opt/app", "/opt/a"})
 )
-MODIFIER = replace(WRITER, modified=frozenset({"/x", "/both"}))
+MODIFIER = replace(WRITER, modified=frozenset({"/x", "/both"}), found=frozenset({"cc" * 32}))
 LOADED = replace(WRITER, since=890.0)
 UNTIL = replace(WRITER, watched=1060.0)
 IMAGE = Evidence(BEGAN, ENDED, image=Image("9", 1060.0))
@@ -80,6 +80,15 @@ def test_the_rule(evidence, path, now, packaged, why):
         (MODIFIER, FILE, None, Why("made by the update client", whole=True)),
         (MODIFIER, OLDER._replace(names=("/both", "/x")), None, Why()),
         (MODIFIER, OLDER._replace(open_to_others=True), None, Why()),
+        # What was a finding before, wherever the client has put it; but for what the artifact has.
+        (replace(MODIFIER, found=frozenset({GIVEN})), FILE, None, Why()),
+        (
+            replace(MODIFIER, found=frozenset({OTHER})),
+            FILE,
+            None,
+            Why("made by the update client", whole=True),
+        ),
+        (replace(PAYLOAD, found=frozenset({GIVEN})), FILE, None, Why("of the artifact", whole=True)),
         # The client may make a file while it loads the artifact, and put it to its place later.
         (LOADED, OLDER, None, Why("made by the update client", whole=True)),
         (LOADED, FILE._replace(born=880.0), None, Why()),
