@@ -118,7 +118,7 @@ def test_a_subsystem_after_the_documentation_works_as_it_stands(device: Device, 
 
     async def scenario() -> None:
         async with device.running(device.check("diskspace", "root_space", low)) as report:
-            await report.until(lambda: report.told)
+            await report.until(lambda: report.told and report.states)  # it has noted what it told
         async with device.running(device.check("diskspace", "root_space", low)) as report:
             await report.until(lambda: report.states)
             await asyncio.sleep(0.5)  # some more runs, which have nothing to tell
