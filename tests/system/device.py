@@ -27,6 +27,8 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL
 REBOOT_STATUS = 133
 # fanotify and what it needs, for a device that is to see what is executed on it.
 _FANOTIFY = "--system-call-filter=fanotify_init fanotify_mark open_by_handle_at name_to_handle_at"
+# As systemd has it where it may set it. With the kernel's 10, what syslog does not read at once is dropped.
+_DATAGRAMS = 512
 _PREFIX = "mmp-"
 # cgroup v2 alone, or v2 beside v1 with systemd's own hierarchy: systemd-nspawn uses both of these.
 _CGROUPS = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd")]
@@ -84,6 +86,7 @@ class Device:
             _call("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
             _call("ip", "netns", "add", self.name)
             _call("ip", "-n", self.name, "link", "set", "lo", "up")
+            _call(*self.in_network, "sh", "-c", f"echo {_DATAGRAMS} >/proc/sys/net/unix/max_dgram_qlen")
             self._prepare(self.root)
             self.boot()
         except BaseException:
