@@ -177,6 +177,11 @@ def catch_up(state: State) -> tuple[State, tuple[Alert, ...]]:
     return (replace(after, untold=None), alerts) if alerts else (after, ())
 
 
+def may_be_over(state: State) -> bool:
+    """Whether :func:`catch_up` would tell something that a look at the device may find to be otherwise."""
+    return state.last is not None and not state.last.event and bool(catch_up(state)[1])
+
+
 def told_at(state: State, now: Stamp) -> Stamp:
     """The moment of what :func:`catch_up` tells of *state*: when it began, not when it may be told."""
     if state.flapping or state.told_flapping:

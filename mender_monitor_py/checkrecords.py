@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from mender_monitor_py import alertstate
 from mender_monitor_py.alertstate import Limits, State
@@ -24,6 +25,14 @@ MAX_FINDINGS = 1000
 log = logging.getLogger(__name__)
 
 
+class Look(Enum):
+    """A look that a check is asked for, as what was kept back of it is to be told."""
+
+    NONE = auto()
+    WANTED = auto()
+    BEGUN = auto()
+
+
 @dataclass
 class Record:
     """
@@ -32,6 +41,9 @@ class Record:
     *states* are its findings by their keys, *memory* is its own for its next start. *running*: it is enabled.
     *unknown*: why it cannot look; empty: it can. *seen*: it has looked since it was started. *notes* are for
     the status, by topic. *told_full*: the log has that it has too many findings.
+
+    *looks*: it says by its pauses when it has looked at what there is. *look* is one that was asked for,
+    *wake* what ends its pause.
     """
 
     limits: Limits
@@ -42,6 +54,9 @@ class Record:
     seen: bool = False
     notes: dict[str, str] = field(default_factory=dict)
     told_full: bool = False
+    looks: bool = False
+    look: Look = Look.NONE
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class CheckRecords:

@@ -2,7 +2,8 @@
 Findings are held back while the update client installs, and judged when that has ended.
 
 From the first state that changes the device until the deployment has ended, or DEPLOYMENT_GRACE has passed.
-After a commit the lists are brought up to what it changed; then the checks have a moment to look again.
+After a commit the lists are brought up to what it changed; then what was started has a moment to come up.
+The recorder has each check look again before it tells what was held back.
 """
 
 from __future__ import annotations

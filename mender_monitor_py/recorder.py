@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 
 from mender_monitor_py import alertstate
 from mender_monitor_py.alertstate import Limits, State
-from mender_monitor_py.checkrecords import CheckRecords, Record
+from mender_monitor_py.checkrecords import CheckRecords, Look, Record
 from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.timer import Alarm
 from mender_monitor_py.ledger import Store
@@ -16,6 +18,7 @@ from mender_monitor_py.model import OK, Alert, CheckId, Details, Observation, St
 from mender_monitor_py.quiet import Quiet
 
 LOOK_S = 10.0  # in which a check that begins looks whether what was not told is still so
+LOOK_MOST_S = 600.0  # what a look may take that a check was asked for, or has not ended by then
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ class Recorder:
         self._clock = clock
         self._changed = changed
         self._records = CheckRecords(store, clock, limits, queued, changed)
-        # What an earlier run has not told, until when the check may look whether it is still so.
+        # What was kept back and may be told now, until when the check may look whether it is still so.
         self._unlooked: dict[tuple[CheckId, str], float] = {}
         self._quiet = Quiet()
         self._alarm = Alarm(self._tick)
@@ -55,7 +58,7 @@ class Recorder:
         until = self._clock.boottime() + LOOK_S
         for check, record in self._records:
             for key, state in record.states.items():
-                if state.last is not None and state.bad and not state.last.event and state.told == OK:
+                if alertstate.may_be_over(state):
                     self._unlooked[check, key] = until
 
     def set_limits(self, limits: Limits) -> None:
@@ -85,12 +88,15 @@ class Recorder:
         record.unknown = ""
         record.seen = False
         record.notes = {}
+        record.looks, record.look = False, Look.NONE
         self._schedule()
         return CheckReport(self, check, record)
 
     def stop(self, check: CheckId) -> None:
         """A check does not run any more; what is known of it is kept for when it is enabled again."""
         self._records.of(check).running = False
+        for place in self._unlooked_of(check):
+            self._unlooked[place] = min(self._unlooked[place], self._clock.boottime() + LOOK_S)
         self._schedule()
         self._changed()
 
@@ -105,6 +111,8 @@ class Recorder:
             state = self._catch_up(check, record, key, found, now) if happened else found
             self._records.queue(alertstate.close(state, "The check was deleted"), now)
         self._records.forget(check)
+        for place in self._unlooked_of(check):
+            del self._unlooked[place]
         self._schedule()
         self._changed()
 
@@ -155,7 +163,8 @@ class Recorder:
         )
         self._records.keep(check, record, seen.key, after)
         if alerts:
-            self._records.queue(alerts, now)
+            late = state.kept_back and after.since == state.since
+            self._records.queue(alerts, alertstate.told_at(after, now) if late else now)
             self._records.save(check, seen.key)
         elif silent and after.bad != state.bad:  # nothing else would tell of it after a crash
             self._records.save(check, seen.key)
@@ -216,15 +225,69 @@ class Recorder:
             self._records.remember(check, record, memory)
             self._records.commit_lazily()
 
+    async def paused(
+        self, check: CheckId, record: Record, seconds: float, wake: asyncio.Event, *, looked: bool
+    ) -> bool:
+        record.looks, record.wake = True, wake
+        unlooked = self._unlooked_of(check)
+        if unlooked and record.look is not Look.WANTED:
+            if looked and not record.unknown:
+                self._end_look(check, record)
+            elif not looked and record.look is Look.NONE:  # the first one after a start
+                record.look = Look.BEGUN
+                self._unlooked |= dict.fromkeys(unlooked, self._clock.boottime() + LOOK_MOST_S)
+        if record.look is not Look.WANTED:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await wake.wait()
+        begins = record.look is Look.WANTED
+        if begins:
+            record.look = Look.BEGUN
+        return begins
+
+    def _end_look(self, check: CheckId, record: Record) -> None:
+        """The check has looked: what was kept back, and is not over, is told."""
+        record.look = Look.NONE
+        now = self._clock.now()
+        for place in self._unlooked_of(check):
+            del self._unlooked[place]
+            state = record.states.get(place[1])
+            if state is not None and not self.silent(check):
+                self._catch_up(check, record, place[1], state, now)
+        self._schedule()
+
+    def _unlooked_of(self, check: CheckId) -> list[tuple[CheckId, str]]:
+        return [place for place in self._unlooked if place[0] == check]
+
+    def _waits(self, check: CheckId, record: Record, key: str, state: State, now: float) -> bool:
+        """
+        Whether what was not told of a finding has to wait for a look of the check: it may be over.
+
+        One that is not silent any more is asked for it.
+        """
+        until = self._unlooked.get((check, key))
+        if until is not None and until <= now:
+            del self._unlooked[check, key]
+            return False
+        if until is None:
+            asks = record.running and record.looks and alertstate.may_be_over(state)
+            if not asks or self._quiet.silences(check, now):
+                return False
+            self._unlooked[check, key] = now + LOOK_MOST_S
+            record.look = Look.WANTED
+            record.wake.set()
+        return True
+
     def _tick(self) -> None:
         """Something expires, or flapping, a silence or a hold ends."""
         now = self._clock.now()
         for check, record in self._records:
             if self._closing:
                 break
-            silent, held = self._quiet.silences(check, now.boottime), self._quiet.holds(check)
+            silenced, held = self._quiet.silences(check, now.boottime), self._quiet.holds(check)
             for key, state in list(record.states.items()):
-                if not silent and self._unlooked.get((check, key), 0.0) <= now.boottime:
+                silent = self._waits(check, record, key, state, now.boottime) or silenced
+                if not silent:
                     state = self._catch_up(check, record, key, state, now)
                 due = alertstate.next_due(state, record.limits, silent=silent) if record.running else None
                 if due is not None and due <= now.boottime:
@@ -291,6 +354,10 @@ class CheckReport:
 
     def known(self) -> None:
         self._recorder.can_look(self._record)
+
+    async def pause(self, seconds: float, wake: asyncio.Event | None = None, *, looked: bool = True) -> bool:
+        wake = wake or asyncio.Event()
+        return await self._recorder.paused(self._check, self._record, seconds, wake, looked=looked)
 
     def note(self, topic: str, text: str) -> None:
         self._recorder.noted(self._record, topic, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -92,6 +93,15 @@ class Report(Protocol):
 
     def known(self) -> None:
         """The check can look (again), and has nothing to observe."""
+
+    async def pause(self, seconds: float, wake: asyncio.Event | None = None, *, looked: bool = True) -> bool:
+        """
+        Wait until the next look: *seconds* at most, or until *wake* is set.
+
+        It ends at once when what was kept back is to be told, because a silence or a hold has ended, and the
+        check should look first whether it is over. True: so it is. What is left is told at the next pause
+        that comes after a look. Not *looked*: that look goes on still.
+        """
 
     def note(self, topic: str, text: str) -> None:
         """What limits the check, or what it counted: for the status. An empty *text* takes it back."""

@@ -72,7 +72,7 @@ class ConnectivityCheck(Check):
                     await asyncio.sleep(RETRY_S)
                     failure = await self._failure(host)
                 report.observe(judge(self._url, failure, self.settings.default_alert_level))
-                await asyncio.sleep(self._interval)
+                await report.pause(self._interval)
 
     async def _failure(self, host: Host) -> str:
         command = request(self._url, self._interface)

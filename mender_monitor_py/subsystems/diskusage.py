@@ -6,8 +6,6 @@ Names, status and texts of the alerts are those of the original add-on's demo.
 
 from __future__ import annotations
 
-import asyncio
-
 from mender_monitor_py.host.disk import used_percent
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import OK, Details, Observation, Subject
@@ -49,7 +47,7 @@ class DiskUsageCheck(Check):
         while True:
             used = await used_percent(self._path)
             report.observe(judge(self._path, used, self._threshold, self.settings.default_alert_level))
-            await asyncio.sleep(self._interval)
+            await report.pause(self._interval)
 
 
 def judge(path: str, used: int, threshold: int, level: str) -> Observation:

@@ -38,7 +38,7 @@ from mender_monitor_py.replacedfiles import note
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.setuidlist import is_below
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, Stated, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected, Stated
 from mender_monitor_py.subsystems.fields import absolute_globs, count, interval, size, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.hashing import Lane, readable
@@ -192,12 +192,16 @@ class _Watch:
             except UnknownError as error:
                 self._report.unknown(str(error))
                 self._pass_at = max(self._pass_at, time.monotonic() + RETRY_S)
-            if await wait(self._expected.changed, max(self._due() - time.monotonic(), 0.0)):
+            looked = self._complete and self._quick.idle and self._big.idle and not self._touched_paths
+            if await self._report.pause(self._patience(), self._expected.changed, looked=looked):
+                self._pass_soon()
+            if self._expected.changed.is_set():
                 await asyncio.sleep(self._pace.pause())
 
-    def _due(self) -> float:
-        """When the next look is, should nothing happen: what was replaced and is run still may end."""
-        return min(self._pass_at, time.monotonic() + _REPLACED_S) if self._images.replaced else self._pass_at
+    def _patience(self) -> float:
+        """Seconds until the next look, should nothing happen: what was replaced and is run still may end."""
+        left = max(self._pass_at - time.monotonic(), 0.0)
+        return min(left, _REPLACED_S) if self._images.replaced else left
 
     async def aclose(self) -> None:
         self._undo()

@@ -143,7 +143,7 @@ class _Watch:
                     await self._away(found.reason)
                 else:
                     await self._here(self._main_of(found))
-            await wait(self._wake, self._patience())
+            await self._report.pause(self._patience(), self._wake)
             await asyncio.sleep(self._settle())
             if self._ended is not None and self._gone is None and self._host.processes.sees_exits:
                 await wait(self._exit_told, EXIT_S)

@@ -23,7 +23,7 @@ from mender_monitor_py.portlist import Entry, Listener, Port
 from mender_monitor_py.proclist import brought_by
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected
 from mender_monitor_py.subsystems.fields import choice, choices, count, interval
 from mender_monitor_py.subsystems.findings import Findings
 
@@ -109,7 +109,7 @@ class PortsCheck(Baselined[Entry, Port]):
                 except UnknownError as error:
                     look_again = True
                     report.unknown(str(error))
-                await wait(expected.changed, self._interval)
+                await report.pause(self._interval, expected.changed)
         finally:
             expected.close()
             ports.close()

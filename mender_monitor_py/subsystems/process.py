@@ -28,7 +28,7 @@ from mender_monitor_py.proclist import Entry, Facts, Image, Programs, begins_ent
 from mender_monitor_py.replacedfiles import note
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected
 from mender_monitor_py.subsystems.fields import choice, choices, count, interval, yes_no
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.processexecutions import Executions
@@ -181,7 +181,9 @@ class _Watch:
                 self._report.unknown(str(error))
             self._note()
             await asyncio.sleep(GAP_S)
-            await wait(self._expected.changed, max(full_look_at - time.monotonic(), 0.0))
+            patience = max(full_look_at - time.monotonic(), 0.0)
+            if await self._report.pause(patience, self._expected.changed):
+                self._look_due = self._hidden.due = True
 
     def close(self) -> None:
         self._undo()

@@ -161,7 +161,7 @@ class ServiceCheck(Check):
                     failures += 1
                     if failures >= _TRIES:
                         report.unknown(str(error))
-                await asyncio.sleep(self.settings.shell_subsystem_interval)
+                await report.pause(self.settings.shell_subsystem_interval, looked=not failures)
 
     @property
     def _second_look(self) -> float:

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
+from itertools import islice
 
 from mender_monitor_py.baseline import inline, quote, unquote
 from mender_monitor_py.commandline import printable
@@ -40,7 +41,7 @@ from mender_monitor_py.setuidlist import (
     walks,
 )
 from mender_monitor_py.subsystems.base import Definition, Field, Report
-from mender_monitor_py.subsystems.expected import Baselined, Expected, Stated, unread, wait
+from mender_monitor_py.subsystems.expected import Baselined, Expected, Stated, unread
 from mender_monitor_py.subsystems.fields import (
     absolute_globs,
     absolute_paths,
@@ -198,8 +199,16 @@ class _Watch:
             except UnknownError as error:
                 self._scan_at = max(self._scan_at, time.monotonic() + RETRY_S)
                 self._report.unknown(str(error))
-            if await wait(self._expected.changed, self._patience()):
+            if await self._report.pause(self._patience(), self._expected.changed, looked=self._has_looked):
+                self._look_again()
+            if self._expected.changed.is_set():
                 await asyncio.sleep(self._pace.pause())
+
+    def _look_again(self) -> None:
+        """At what was kept back, which may be over: a scan may take long."""
+        kept_back, summed = self._report.is_kept_back, self._findings.members
+        again = (path for path in self._known if kept_back(key := quote(path)) or key in summed)
+        self._pending.update(islice(again, _MAX_PENDING))
 
     async def aclose(self) -> None:
         self._expected.close()
@@ -207,6 +216,11 @@ class _Watch:
         if self._scan is not None:
             self._scan.cancel()
             await asyncio.wait([self._scan])
+
+    @property
+    def _has_looked(self) -> bool:
+        """Whether no scan goes on, and all that events named was looked at."""
+        return self._scanned and self._scan is None and not self._pending
 
     def _patience(self) -> float:
         """Seconds until the next look, should nothing happen. The end of a scan wakes us."""

@@ -17,7 +17,6 @@ from mender_monitor_py.host.interfaces import Interfaces, LinkWatch
 from mender_monitor_py.model import OK, Details, Observation, Subject
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
-from mender_monitor_py.subsystems.expected import wait
 from mender_monitor_py.subsystems.fields import choice, count, interval, size
 from mender_monitor_py.subsystems.findings import Findings
 from mender_monitor_py.subsystems.trafficprocesses import Connections
@@ -132,7 +131,7 @@ class _Watch:
             except OSError as error:
                 self._stale = True
                 self._report.unknown(f"the kernel does not tell of the interfaces: {error.strerror or error}")
-            await wait(self._wake, self._check.interval)
+            await self._report.pause(self._check.interval, self._wake)
             await asyncio.sleep(SETTLE_S if self._wake.is_set() else 0)
 
     # News of the interfaces

@@ -22,7 +22,6 @@ from mender_monitor_py.nl80211 import Event, Family, Network
 from mender_monitor_py.pidwatch import lifetime
 from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems.base import Check, Definition, Field, Report
-from mender_monitor_py.subsystems.expected import wait
 from mender_monitor_py.subsystems.fields import choice, yes_no
 from mender_monitor_py.wifiwatch import Absence, Rule, Verdict, shown
 
@@ -97,7 +96,7 @@ class _Watch:
                 self._judge(look)
             except UnknownError as error:
                 self._report.unknown(str(error))
-            await wait(self._wake, self._patience())
+            await self._report.pause(self._patience(), self._wake)
             await asyncio.sleep(SETTLE_S)
 
     def close(self) -> None:

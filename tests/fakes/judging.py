@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 
 from mender_monitor_py import alertstate
@@ -61,6 +62,12 @@ class JudgingReport:
     def note(self, topic: str, text: str) -> None:
         self.notes[topic] = text
         self._more.set()
+
+    async def pause(self, seconds: float, wake: asyncio.Event | None = None, *, looked: bool = True) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await (wake or asyncio.Event()).wait()
+        return False
 
     def remember(self, memory: str) -> None:
         self.memory = memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from mender_monitor_py.errors import OutboxError
 from mender_monitor_py.model import Observation
@@ -55,6 +56,12 @@ class KeptReport:
     def note(self, topic: str, text: str) -> None:
         self.notes[topic] = text
         self._more.set()
+
+    async def pause(self, seconds: float, wake: asyncio.Event | None = None, *, looked: bool = True) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await (wake or asyncio.Event()).wait()
+        return False
 
     def remember(self, memory: str) -> None:
         self.memory = memory

@@ -20,7 +20,7 @@ from mender_monitor_py.model import CRITICAL, OK, CheckId, Details, Observation,
 from mender_monitor_py.outbox import Changes, Outbox
 from mender_monitor_py.outbox import Limits as Bounds
 from mender_monitor_py.quiet import Quiet
-from mender_monitor_py.recorder import LOOK_S, CheckReport, Recorder
+from mender_monitor_py.recorder import LOOK_MOST_S, LOOK_S, CheckReport, Recorder
 from mender_monitor_py.subsystems.findings import Findings
 
 CHECK = CheckId("ports", "all")
@@ -32,6 +32,7 @@ STEPS = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([1.0, 20.0, 100.0])),
     st.tuples(st.sampled_from(["silence", "speak", "hold", "release"])),
     st.tuples(st.just("restart"), st.booleans()),
+    st.tuples(st.just("pause"), st.booleans()),
 )
 
 
@@ -97,6 +98,8 @@ class World:
                 self.quiet = replace(self.quiet, held=True)
             case ("release",):
                 self.quiet = replace(self.quiet, held=False)
+            case ("pause", bool(looked)):
+                await self.report.pause(0.0, looked=looked)
             case ("restart", bool(reboot)):
                 await self._restart(reboot)
         self.recorder.set_quiet(self.quiet)
@@ -133,7 +136,7 @@ class World:
 
     async def end(self) -> None:
         """All is quiet at last."""
-        for step in (("release",), ("speak",), ("wait", 100.0), ("wait", 100.0)):
+        for step in (("release",), ("speak",), ("wait", 100.0), ("wait", LOOK_MOST_S), ("wait", 100.0)):
             await self.do(step)
         await self.recorder.close()
 
@@ -173,9 +176,9 @@ def test_what_was_kept_back_is_never_too_old_to_be_sent(steps: list[tuple[object
         for step in (*steps, ("hold",), ("see", "lasting", True), ("see", "event", True)):
             await world.do(step)
         kept_back = {key for key in KEYS if world.report.is_kept_back(key)}
-        await world.do(("wait", LOOK_S + 1))
         world.quiet = Quiet()
-        await world.do(("wait", 0.0))
+        for wait in (LOOK_S + 1, LOOK_MOST_S + 1):
+            await world.do(("wait", wait))
         await world.recorder.close()
         assert kept_back <= {record.alert.name for record in outbox.records() if record.alert.level != OK}
 

@@ -143,6 +143,24 @@ async def test_an_expiration_is_waited_for(tmp_path: Path) -> None:
     await run.end()
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_silence_ends_by_itself(tmp_path: Path, everything: bool) -> None:
+    """
+    Nobody says so: its time has come.
+    """
+
+    async def story() -> None:
+        run = Run(tmp_path)
+        until = BootClock().boottime() + 0.2
+        run.recorder.set_quiet(Quiet(everything=until) if everything else Quiet({CHECK: until}))
+        run.recorder.start(CHECK, None).observe(PORT)
+        assert await run.stored() == []
+        assert await run.stored() == [(CRITICAL, PORT.name)]
+        await run.end()
+
+    asyncio.run(story())
+
+
 @in_loop
 async def test_many_alerts_share_a_transaction(tmp_path: Path) -> None:
     """
