@@ -32,6 +32,7 @@ _EVENT = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
 _INFO = struct.Struct("=BBH8sIi")  # its header, fsid, and the begin of struct file_handle
 _HANDLE = struct.Struct("=Ii")  # the begin of struct file_handle
 _READ_SIZE = 32_768
+_PAUSE_S = 0.05  # after writes alone: each write(2) is an event, but for those that wait to be read already
 _MOST_READS = 256  # in one go: more than a queue of the usual size has
 _MASK = _FAN_ATTRIB | _FAN_MOVED_TO | _FAN_CREATE | _FAN_ONDIR
 _ALL = _FAN_MODIFY | _FAN_CLOSE_WRITE | _FAN_MOVED_FROM | _FAN_DELETE
@@ -96,7 +97,8 @@ class FileEvents:
         self._lost = lost
         self._marked: dict[bytes, str] = {}  # the number of a file system, and where it is mounted
         self._known: dict[tuple[bytes, bytes], str] = {}
-        asyncio.get_running_loop().add_reader(self._fd, self._read)
+        self._pause: asyncio.TimerHandle | None = None
+        self._watch()
 
     def drain(self) -> None:
         """Call with each event that is there by now."""
@@ -105,6 +107,8 @@ class FileEvents:
                 break
 
     def close(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
@@ -149,6 +153,17 @@ class FileEvents:
         self._marked[fsid] = path
         return 0
 
+    def _watch(self) -> None:
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._fd, self._read)
+
+    def _wait(self) -> None:
+        """Leave what comes to the kernel for a moment, which makes one event of many writes to a file."""
+        loop = asyncio.get_running_loop()
+        if self._fd >= 0 and self._pause is None:
+            loop.remove_reader(self._fd)
+            self._pause = loop.call_later(_PAUSE_S, self._watch)
+
     def _read(self) -> bool:
         """Whether there was an event."""
         if self._fd < 0:
@@ -179,6 +194,8 @@ class FileEvents:
             for folder, _ in folders.values():
                 if folder >= 0:
                     os.close(folder)
+        if named and all(mask == _FAN_MODIFY for mask in named.values()):
+            self._wait()
         return True
 
     def _open(self, fsid: bytes, handle: bytes) -> int:

@@ -240,6 +240,8 @@ class Installation:
     def _seen(self, seen: Touched) -> None:
         if self._events is None:
             return  # of what was read together with the news that not all was seen
+        if seen.path in self.others:
+            return  # whoever it is: who writes all the time costs little
         ours = self.explains(seen.pid)
         if not ours:  # it may have started since, and ended
             self._processes.catch_up()

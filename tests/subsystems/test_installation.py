@@ -17,9 +17,11 @@ from types import SimpleNamespace
 import pytest
 
 from mender_monitor_py.deployed import Image
-from mender_monitor_py.host import installation
+from mender_monitor_py.errors import UnknownError
+from mender_monitor_py.host import fileevents, installation
 from mender_monitor_py.host.fileevents import FileEvents, Touched
 from mender_monitor_py.host.installation import FILES, Installation
+from mender_monitor_py.host.mounts import Mount
 from mender_monitor_py.host.procconnector import EXIT, FORK, Event
 from mender_monitor_py.host.processevents import Execution, ProcessEvents
 from mender_monitor_py.host.procfs import Procfs
@@ -294,6 +296,40 @@ def test_what_was_written_last_is_read_at_the_end(tmp_path: Path) -> None:
         assert f"{client.parent}/theirs" in made.others
 
     play_on_tmpfs(tmp_path, story)
+
+
+@needs_root
+def test_who_writes_all_the_time_costs_little(tmp_path: Path) -> None:
+    """
+    Many writes to a file are one event, if that is left to the kernel for a moment. What is else done is
+    read at once.
+    """
+
+    async def story() -> None:
+        seen: list[Touched] = []
+        try:
+            events = FileEvents(seen.append, lambda: None, all_of_it=True)
+        except UnknownError:
+            return  # this kernel does not tell: nothing is explained by it
+        events.mark([Mount("0:0", str(tmp_path), "tmpfs", "")])
+        with (tmp_path / "log").open("ab", buffering=0) as log:
+            await until(lambda: seen)
+            began = time.monotonic()
+            for _ in range(50):
+                log.write(b"x")
+                await asyncio.sleep(0.001)
+            most = (time.monotonic() - began) / fileevents._PAUSE_S + 1
+            modified = [one for one in seen if one.modified]
+            assert 0 < len(modified) <= most
+        (tmp_path / "last").touch()
+        await until(lambda: seen[-1].path == f"{tmp_path}/last")
+        events.close()
+
+    def scenario() -> None:
+        mount("tmpfs", tmp_path)
+        asyncio.run(story())
+
+    in_own_mounts(scenario)
 
 
 @needs_root
