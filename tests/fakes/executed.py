@@ -1,7 +1,9 @@
-"""Processes that others look for by their command lines."""
+"""Processes from their command line, which others look for, to their end."""
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -18,3 +20,15 @@ def executed(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     while process.poll() is None and not Path(f"/proc/{process.pid}/cmdline").read_bytes():
         time.sleep(0.001)
     return process
+
+
+def ended(pid: int) -> None:
+    """Wait until *pid* has ended: its end was asked for. Raises AssertionError."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], 60)[0]
+    finally:
+        os.close(descriptor)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import select
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.service import Patience, ServiceCheck
 from mender_monitor_py.unitstate import Unit
 from tests.fakes.bus_peer import BusPeer
+from tests.fakes.executed import ended
 from tests.fakes.fake_systemd import FakeSystemd, FakeUnit
 from tests.fakes.private_bus import PrivateBus
 from tests.fakes.reports import KeptReport
@@ -577,15 +576,6 @@ def test_a_script_that_does_not_say_is_unknown(tmp_path: Path, paths: Paths, ans
     asyncio.run(test())
 
 
-def ended(pid: int) -> None:
-    """Wait until *pid* has ended. Raises AssertionError, and ProcessLookupError when it is gone."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        assert select.select([descriptor], [], [], PATIENCE)[0]
-    finally:
-        os.close(descriptor)
-
-
 @pytest.mark.usefixtures("_booted")
 def test_a_script_that_hangs_is_ended_with_all_it_started(
     tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
@@ -599,8 +589,7 @@ def test_a_script_that_hangs_is_ended_with_all_it_started(
             # A busy machine may not get so far at the first time.
             await report.until(lambda: report.states and pid_file.exists() and pid_file.read_text())
             assert "did not end within 0.3 s" in report.states[0]
-            with contextlib.suppress(ProcessLookupError):
-                await asyncio.to_thread(ended, int(pid_file.read_text()))
+            await asyncio.to_thread(ended, int(pid_file.read_text()))
             assert report.observed == []
 
     asyncio.run(test())

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import select
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mender_monitor_py.definition import Parsed
 from mender_monitor_py.errors import DefinitionError
 from mender_monitor_py.host import shell, trusted
 from mender_monitor_py.host.shell import ShellFiles
+from tests.fakes.executed import ended
 
 
 @pytest.fixture
@@ -140,18 +140,6 @@ def test_a_file_that_closes_its_standard_error_is_waited_for_idly(files, tmp_pat
     before = time.process_time()
     assert files.read_now(path).values == {"A": "1"}
     assert time.process_time() - before < 0.3
-
-
-def ended(pid: int) -> None:
-    """Wait until *pid* has ended: its end was asked for. Raises AssertionError."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([descriptor], [], [], 30)[0]
-    finally:
-        os.close(descriptor)
 
 
 def test_a_file_without_end_is_given_up_and_its_processes_are_ended(files, tmp_path, monkeypatch):
