@@ -44,11 +44,13 @@ class Content(NamedTuple):
 
 class Why(NamedTuple):
     """
-    Why a file is the deployment's, in a few words; empty: it is not. *whole*: its mode and owner are, too.
+    Why a file is the deployment's, in a few words; empty: it is not. *whole*: its mode and owner are, too;
+    *capable*: so are its capabilities.
     """
 
     words: str = ""
     whole: bool = False
+    capable: bool = False
 
 
 class Packaged(NamedTuple):
@@ -111,25 +113,22 @@ class Evidence:
     def explains(self, path: str, now: Content, packaged: Packaged | None) -> Why:
         """Why the file at *path* is the deployment's, or why not."""
         if self.image is not None and self.image.has(now.device, now.changed):
-            return Why("of the image", whole=True)
+            return Why("of the image", whole=True, capable=True)
         if not self.within(now.changed):
             return Why()
         made, client = self.made(now.born), self._by_client(now.names or (path,), now)
-        special = now.mode & SPECIAL
-        given = self.payload.get(now.sha256, {}).get(path.rpartition("/")[2])
         if client.whole:
             return client
+        special = now.mode & SPECIAL
+        given = self.payload.get(now.sha256, {}).get(path.rpartition("/")[2])
         if given is not None and not special & ~given:
             return Why("of the artifact", whole=made is not False)
-        if (
-            self.packages
-            and packaged is not None
-            and packaged.md5 == now.md5
-            and made is not False  # dpkg writes each file anew
+        # dpkg makes each file anew.
+        if self.packages and packaged is not None and packaged.md5 == now.md5 and made is not False:
             # Who gives it a bit later is not the package.
-            and (not special or now.changed <= packaged.installed + SLACK_S)
-        ):
-            return Why("of a package", whole=True)
+            before = now.changed <= packaged.installed + SLACK_S
+            if before or not special:
+                return Why("of a package", whole=True, capable=before)
         return client
 
     def explains_absence(self, path: str, changed: float, device: str) -> str:
@@ -154,7 +153,7 @@ class Evidence:
             and now.born >= since - SLACK_S
             and self._alone(names, self.written, now.changed)
         ):
-            return Why("made by the update client", whole=True)
+            return Why("made by the update client", whole=True, capable=True)
         if self._alone(names, self.modified, now.changed):
             return Why("written by the update client")
         return Why()

@@ -293,12 +293,12 @@ def _is_explained(
     if any(check.same_again(entry, thing) for entry in about) and deployed.put(file):
         return True
     why = deployed.explains(file, stated)
-    if not why.words or why.whole:
+    if not why.words or (why.whole and (why.capable or not stated.capable)):
         return bool(why.words)
     # Who set the mode and the owner of a file that was there before is not known: they have to be expected.
     if about:
         return any(_in_content_alone(check.differences(entry, thing)) for entry in about)
-    return not stated.mode & SPECIAL
+    return not (stated.mode & SPECIAL or stated.capable)
 
 
 def _in_content_alone(differences: Iterable[str]) -> bool:

@@ -253,8 +253,10 @@ class Installation:
                 self._lost()
         elif seen.named or seen.modified:  # not who changes a mode, an owner or times alone
             self._keep(seen.path, self.written)
-            if seen.modified:
+            if seen.modified and not seen.moved:
                 self._keep(seen.path, self.modified)
+            elif seen.named:
+                self.modified.discard(seen.path)  # another file is there now, perhaps
 
     def _keep(self, path: str, paths: set[str]) -> bool:
         """Have *path* in *paths*, unless there are too many; whether it is."""

@@ -63,10 +63,14 @@ class Entry(Protocol[T_contra]):
 
 
 class Stated(NamedTuple):
-    """What the row of a thing says of its file: the SHA-256 (empty: nothing), and the mode's bits."""
+    """
+    What the row of a thing says of its file: the SHA-256 (empty: nothing), the mode's bits, and whether it
+    has capabilities.
+    """
 
     sha256: str
     mode: int
+    capable: bool = False
 
 
 NOTHING_STATED = Stated("", 0)

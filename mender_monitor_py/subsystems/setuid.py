@@ -149,7 +149,7 @@ class SetuidCheck(Baselined[Entry, Found]):
 
     @staticmethod
     def stated(thing: Found, /) -> Stated:
-        return Stated(thing.sha256, thing.mode)
+        return Stated(thing.sha256, thing.mode, bool(thing.capabilities))
 
     async def survey_of(self, host: Host, subject: str) -> list[Found]:
         return (await self.scan(host, [unquote(subject)], read_mounts(), idle=False))[0]

@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -288,6 +289,24 @@ def test_without_the_findings_of_before_nothing_is_the_clients(place: Place) -> 
     told, _ = place.rebaseline(written=frozenset({f"{place.bin}/tool"}), payload=BROUGHT)
     assert str(place.paths.outbox) in told["unread"]
     assert place.rows() == {"app": sha256(NEW), "tool": sha256(OLD)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: file capabilities")
+@pytest.mark.parametrize("by", ["the artifact", "the client"])
+def test_capabilities_are_not_the_artifacts(place: Place, by: str) -> None:
+    """
+    No artifact has them: it is who made the file that may have given them.
+    """
+    check = place.paths.monitor_d / "enabled/setuid_all.sh"
+    check.write_text(f"SETUID_PATHS='{place.bin}'\n")
+    listed = place.paths.baseline_d / "setuid_all.list"
+    listed.write_text("# serial: 1\n")
+    net_raw = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+    os.setxattr(place.put("app", NEW), "security.capability", net_raw)
+    written = frozenset({f"{place.bin}/app"})
+    place.rebaseline(payload=BROUGHT, written=written if by == "the client" else frozenset())
+    assert place.rows()["app"] == sha256(NEW)
+    assert ("caps:" in listed.read_text()) == (by == "the client")
 
 
 def packaged(place: Place, *names: str) -> None:

@@ -168,7 +168,20 @@ def test_who_changes_attributes_has_not_written(tmp_path: Path) -> None:
 
     async def story(made: Installation, client: Path) -> None:
         place = client.parent
-        names = ("both", "grown", "linked", "mode", "moved", "opened", "owner", "times", "truncated", "xattr")
+        names = (
+            "away",
+            "both",
+            "covered",
+            "grown",
+            "linked",
+            "mode",
+            "moved",
+            "opened",
+            "owner",
+            "times",
+            "truncated",
+            "xattr",
+        )
         for name in names:
             (place / name).write_text("evil")
         made.begin()
@@ -179,6 +192,7 @@ def test_who_changes_attributes_has_not_written(tmp_path: Path) -> None:
             "os.utime('times'); os.setxattr('xattr', 'trusted.x', b'x'); open('opened', 'a').close()\n"
             "open('truncated', 'w').close(); open('grown', 'a').write('x'); os.rename('moved', 'new')\n"
             "os.link('linked', 'name'); os.chmod('both', 0o700); open('both', 'a').write('x')\n"
+            "open('covered', 'a').write('x'); os.rename('away', 'covered')\n"
             "open('last', 'w').close(); print(flush=True); input()"
         )
         command = [str(client), "-c", f'{sys.executable} -I -S -c "$1"; true', "sh", code]
@@ -193,7 +207,7 @@ def test_who_changes_attributes_has_not_written(tmp_path: Path) -> None:
 
         modified = {"both", "grown", "truncated"}
         assert named(made.modified) == modified
-        assert named(made.written) == modified | {"last", "moved", "name", "new"}
+        assert named(made.written) == modified | {"away", "covered", "last", "moved", "name", "new"}
         (place / "mode").chmod(0o755)
         (place / "opened").open("a").close()
         await until(lambda: {f"{place}/mode", f"{place}/opened"} <= made.others)
@@ -276,6 +290,27 @@ def test_who_has_ended_before_its_start_was_read_is_known(tmp_path: Path) -> Non
         made._seen(Touched("/opt/evil", 0, foreign, moved=False))
         assert (made.written, made.others) == ({"/opt/agent"}, {"/opt/evil"})
         made._events = made._processes._connector = None
+
+    play(tmp_path, story)
+
+
+def test_what_is_put_over_a_written_file_was_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Until it is written to, too.
+    """
+    monkeypatch.setattr(installation, "CLIENTS", installation.CLIENTS)
+
+    async def story(made: Installation, client: Path) -> None:
+        made.followed = True
+        made._events = object()  # type: ignore[assignment]
+        made._processes.follow([1])
+        written, put = (Touched("/opt/x", 0, 1, False, named=one, modified=not one) for one in (False, True))
+        for seen, modified in ((written, {"/opt/x"}), (put, set()), (written, {"/opt/x"})):
+            made._seen(seen)
+            assert made.modified == modified and made.written == {"/opt/x"}
+        made._events = None
 
     play(tmp_path, story)
 

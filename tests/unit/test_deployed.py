@@ -19,6 +19,8 @@ MOVED = Evidence(
 MODIFIER = replace(WRITER, modified=frozenset({"/x", "/both"}), found=frozenset({"cc" * 32}))
 LOADED = replace(WRITER, since=890.0)
 UNTIL = replace(WRITER, watched=1060.0)
+MADE = Why("made by the update client", whole=True, capable=True)
+INSTALLED = Why("of a package", whole=True, capable=True)
 IMAGE = Evidence(BEGAN, ENDED, image=Image("9", 1060.0))
 
 
@@ -77,7 +79,7 @@ def test_the_rule(evidence, path, now, packaged, why):
         (WRITER, FILE._replace(born=None), None, Why()),
         (MODIFIER, OLDER, None, Why("written by the update client", whole=False)),
         (MODIFIER, FILE._replace(born=None), None, Why("written by the update client", whole=False)),
-        (MODIFIER, FILE, None, Why("made by the update client", whole=True)),
+        (MODIFIER, FILE, None, MADE),
         (MODIFIER, OLDER._replace(names=("/both", "/x")), None, Why()),
         (MODIFIER, OLDER._replace(open_to_others=True), None, Why()),
         # What was a finding before, wherever the client has put it; but for what the artifact has.
@@ -86,22 +88,28 @@ def test_the_rule(evidence, path, now, packaged, why):
             replace(MODIFIER, found=frozenset({OTHER})),
             FILE,
             None,
-            Why("made by the update client", whole=True),
+            MADE,
         ),
         (replace(PAYLOAD, found=frozenset({GIVEN})), FILE, None, Why("of the artifact", whole=True)),
         # The client may make a file while it loads the artifact, and put it to its place later.
-        (LOADED, OLDER, None, Why("made by the update client", whole=True)),
+        (LOADED, OLDER, None, MADE),
         (LOADED, FILE._replace(born=880.0), None, Why()),
-        (replace(LOADED, payload=PAYLOAD.payload), OLDER, None, Why("made by the update client", whole=True)),
+        (replace(LOADED, payload=PAYLOAD.payload), OLDER, None, MADE),
         (replace(MODIFIER, payload=PAYLOAD.payload), OLDER, None, Why("of the artifact", whole=False)),
         (PAYLOAD, OLDER, None, Why("of the artifact", whole=False)),
         (PAYLOAD, FILE, None, Why("of the artifact", whole=True)),
         (PAYLOAD, FILE._replace(born=None), None, Why("of the artifact", whole=True)),
         # dpkg makes all files anew: such a one was not installed.
         (PACKAGES, OLDER, Packaged("m", 1060.0), Why()),
-        (PACKAGES, FILE, Packaged("m", 1060.0), Why("of a package", whole=True)),
-        (PACKAGES, FILE._replace(born=None), Packaged("m", 1060.0), Why("of a package", whole=True)),
-        (IMAGE, OLDER._replace(device="9"), None, Why("of the image", whole=True)),
+        (PACKAGES, FILE, Packaged("m", 1060.0), INSTALLED),
+        (
+            PACKAGES,
+            FILE._replace(born=None),
+            Packaged("m", 1060.0),
+            INSTALLED,
+        ),
+        (PACKAGES, FILE, Packaged("m", 1040.0), Why("of a package", whole=True)),
+        (IMAGE, OLDER._replace(device="9"), None, Why("of the image", whole=True, capable=True)),
     ],
 )
 def test_a_file_that_was_there_before(evidence, now, packaged, why):
