@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mender_monitor_py.updateprogress import STANDALONE
 from mender_monitor_py.updatestate import MAX_NAME
 
 MAX_SIZE = 4096
@@ -39,6 +40,11 @@ class Event:
     def failing(self) -> bool:
         """Whether the client runs this script only when something has failed."""
         return self.action == "Error" or self.state == "ArtifactFailure"
+
+    @property
+    def committed(self) -> bool:
+        """Whether the client runs it only when the commit of what is installed by hand has worked."""
+        return self.mode == STANDALONE and (self.state, self.action) == ("ArtifactCommit", "Leave")
 
 
 def parse(data: bytes) -> Event | None:

@@ -274,6 +274,8 @@ def by_hand(change: Change | None, events: Sequence[Event], installed: str, left
     artifact = change.update.artifact if change is not None else ""
     artifact = artifact or next((event.artifact for event in reversed(events) if event.artifact), "")
     outcome = change.outcome if change is not None and change.outcome is not None else Outcome.UNKNOWN
+    if outcome == Outcome.UNKNOWN and not failing and any(event.committed for event in events):
+        outcome = Outcome.COMMITTED
     if outcome == Outcome.COMMITTED:
         return Verdict(True, "", artifact, outcome, installed=installed)
     cut_off = bool(artifact) and artifact == left

@@ -94,8 +94,8 @@ class Seen:
 
     *failed_in* is the phase before it went into an error state; *rolling_back*: a rollback was seen;
     *installed*: it got as far as changing the device; *waited*: by hand, it waited for a commit or a
-    rollback; *failed*: the client said that it failed. *before* is the artifact that was installed when it
-    began.
+    rollback; *committed*: by hand, the newer client has committed it; *failed*: the client said that it
+    failed. *before* is the artifact that was installed when it began.
     """
 
     update: Update
@@ -104,6 +104,7 @@ class Seen:
     rolling_back: bool = False
     installed: bool = False
     waited: bool = False
+    committed: bool = False
     failed: bool = False
 
 
@@ -151,6 +152,8 @@ def outcome(seen: Seen, stored: Stored, log: DeploymentLog | None) -> Outcome:
         return Outcome.COMMITTED
     if seen.rolling_back or seen.failed_in or seen.failed:
         return failure(seen, log)
+    if name and stored.artifact == name and seen.committed:
+        return Outcome.COMMITTED
     if update.mode == STANDALONE and name and stored.artifact != name:
         # It left without being committed: a commit writes the name, also where there was none before. If it
         # waited for somebody, that may have been asked for.
@@ -195,6 +198,7 @@ def _noted(seen: Seen, before: Seen | None, standalone: Standalone | None) -> Se
         rolling_back=seen.rolling_back or update.phase.startswith(_ROLLBACK),
         installed=seen.installed or _installed(update),
         waited=seen.waited or standalone is not None,
+        committed=seen.committed or (standalone is not None and update.phase == "ArtifactCommit_Leave"),
         failed=seen.failed or (standalone is not None and standalone.failed),
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from mender_monitor_py.model import CRITICAL, OK
 from mender_monitor_py.subsystems import deployment
 from mender_monitor_py.subsystems.deployment import FAILED
 from mender_monitor_py.subsystems.deploymentstandstill import STUCK
-from tests.fakes.deployment_run import hurry, moment, script, taken, told, watched
+from mender_monitor_py.subsystems.deploymentwords import WHOLE_S
+from tests.fakes.deployment_run import fail, hurry, moment, script, taken, told, watched
 from tests.fakes.judging import SOON, JudgingReport
 from tests.fakes.update_files import UpdateFiles
 from tests.fakes.watched import elapse
@@ -201,6 +204,83 @@ def test_by_hand_and_the_power_was_cut(paths, monkeypatch, artifact, settle) -> 
 
     asyncio.run(scenario())
     assert told(report) == ([(CRITICAL, FAILED, "release-2", "unknown")] if artifact == "release-2" else [])
+
+
+@pytest.mark.parametrize("awake", [True, False])
+def test_what_is_installed_is_installed_anew_and_committed(paths, awake) -> None:
+    """The script in the artifact says so: the older client's store looks as after a rollback."""
+    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
+
+    async def reinstalled() -> None:
+        script(paths, "Download_Leave", "standalone", artifact="release-1")
+        client.plant_tree("release-1")
+        client.standalone("release-1")
+        await moment()
+        script(paths, "ArtifactCommit_Leave", "standalone", artifact="release-1")
+        client.remove_tree()
+        client.standalone(None)
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await fail(client, "d1")
+            await report.until(lambda: report.alerts)
+            if awake:
+                await reinstalled()
+                await report.until(lambda: len(report.alerts) == 2)
+        if not awake:
+            await reinstalled()
+        again = JudgingReport(report.memory)
+        again.states = report.states
+        async with watched(paths, again):
+            if not awake:
+                await again.until(lambda: again.alerts)
+            await taken(paths)
+        report.alerts += again.alerts
+
+    asyncio.run(scenario())
+    assert told(report) == [
+        (CRITICAL, FAILED, "release-2", "rolled-back"),
+        (OK, FAILED, "release-2", "committed"),
+    ]
+    assert "release-1 was installed" in report.alerts[1].details.description
+
+
+def test_what_scripts_wrote_before_the_check_ran_is_history(paths) -> None:
+    UpdateFiles(paths.mender)
+    report = JudgingReport()
+    paths.deployment_spool.mkdir(parents=True)
+    script(paths, "ArtifactInstall_Error", "standalone", artifact="release-2")
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            await taken(paths)
+            await elapse(0.3)
+
+    asyncio.run(scenario())
+    assert not report.alerts
+
+
+def test_a_word_that_is_not_whole(paths) -> None:
+    """Its script may still write it; the power was cut, or the disk full, when an old one was written."""
+    UpdateFiles(paths.mender)
+    report = JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            old, young = (paths.deployment_spool / name for name in ("old", "young"))
+            for path in (old, young):
+                path.write_text("script=ArtifactInstall_Error\nmode=standalone\n")
+            long_ago = time.time() - WHOLE_S - 1
+            os.utime(old, (long_ago, long_ago))
+            await moment()
+            (paths.deployment_spool / "another").write_text("nonsense\nend=1\n")
+            async with asyncio.timeout(SOON):
+                while old.exists():
+                    await elapse(0.1)
+            assert young.exists()
+
+    asyncio.run(scenario())
+    assert not report.alerts
 
 
 def test_hostile_files_in_the_spool(paths) -> None:

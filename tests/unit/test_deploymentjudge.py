@@ -280,6 +280,61 @@ def test_what_comes_late_belongs_to_the_last_verdict() -> None:
     assert memory.is_late(event("ArtifactFailure_Leave", at=101))
     assert not memory.is_late(event("ArtifactFailure_Leave", at=101 + LATE_S))
     assert not memory.is_late(event("ArtifactFailure_Leave", "release-3"))
+    after_boot = replace(event("ArtifactFailure_Leave", at=3), boot_id="next")
+    assert memory.is_late(replace(after_boot, wall=1_800_000_000.0 + LATE_S))
+    assert not memory.is_late(replace(after_boot, wall=1_800_000_001.0 + LATE_S))
+
+
+def test_a_verdict_by_hand_is_of_what_began_before_it() -> None:
+    memory = Memory(last=("release-2", "boot", 100.0, 1_800_000_000.0))
+    assert memory.has_judged(replace(BY_HAND, since=replace(NOW, boottime=99.0)))
+    assert not memory.has_judged(replace(BY_HAND, since=replace(NOW, boottime=101.0)))
+    assert not memory.has_judged(replace(BY_HAND, since=replace(NOW, boot_id="next", boottime=99.0)))
+
+
+def test_a_verdict_of_one_run_is_none_of_another() -> None:
+    memory = Memory().with_judged("d1", "0 10:00")
+    assert memory.is_judged("d1") and memory.is_judged("d1", "0 10:00")
+    assert not memory.is_judged("d1", "900 10:05") and not memory.is_judged("d2")
+    assert not Memory().with_judged("d1").is_judged("d1", "0 10:00")
+    again = memory.with_judged("d1", "900 10:05")
+    assert again.judged == (("d1", "900 10:05"),)
+
+
+def test_what_was_installed_already_and_is_committed_anew() -> None:
+    """
+    Its name is the same, so the script of the artifact says so, or the newer client's state.
+    """
+    change = Change(replace(BY_HAND, artifact="release-1"), Outcome.UNKNOWN)
+    left = event("ArtifactCommit_Leave", "release-1")
+    verdict = deploymentjudge.by_hand(change, [left], "release-1")
+    assert verdict is not None and verdict.success and verdict.subject == "release-1"
+    assert deploymentjudge.by_hand(change, [], "release-1") is None
+    assert deploymentjudge.by_hand(None, [replace(left, mode=MANAGED)], "release-1") is None
+    broken = deploymentjudge.by_hand(
+        None, [left, event("ArtifactCommit_Error", "release-1")], "release-1_INCONSISTENT"
+    )
+    assert broken is not None and broken.outcome == Outcome.INCONSISTENT
+
+    seen = None
+    for phase in ("ArtifactInstall_Enter", "ArtifactCommit_Enter", "ArtifactCommit_Leave", "Cleanup"):
+        stored = Stored(None, Standalone("release-1", ("x",), phase), "release-1")
+        seen = advance(seen, stored, None, NOW)
+        assert seen is not None
+        end = updateprogress.ended(seen, Stored(artifact="release-1"), None)
+        wanted = Outcome.COMMITTED if seen.committed else Outcome.UNKNOWN
+        assert end.outcome == wanted
+    assert wanted == Outcome.COMMITTED
+
+
+@pytest.mark.parametrize("phase", ["mender-update-control-refresh-maps", "update-error", "cleanup"])
+@pytest.mark.parametrize(("before", "installing"), [("update-after-store", False), ("update-install", True)])
+def test_a_phase_that_follows_both_kinds(phase, before, installing) -> None:
+    """It changes the device, or not, as the phase before it did."""
+    managed = Managed(before, "d1", "release-2", ())
+    seen = advance(None, Stored(managed), None, NOW)
+    seen = advance(seen, Stored(replace(managed, phase=phase)), None, NOW)
+    assert seen is not None and seen.update.installing is installing
 
 
 def test_scripts_in_their_order() -> None:
@@ -290,6 +345,12 @@ def test_scripts_in_their_order() -> None:
         replace(event("ArtifactFailure_Enter", at=5.0), boot_id="a", wall=900.0),
     ]
     assert deploymentevents.in_order(reversed(wanted)) == wanted
+
+
+def test_scripts_of_the_same_moment() -> None:
+    """Their clock has hundredths of a second, and the download came first."""
+    wanted = [event("Download_Leave"), event("ArtifactInstall_Error")]
+    assert deploymentevents.in_order(wanted) == deploymentevents.in_order(reversed(wanted)) == wanted
 
 
 @given(st.binary(max_size=300))
