@@ -74,8 +74,18 @@ def _problems(catalog: Catalog, check: CheckId) -> Iterator[tuple[str, str]]:
         return
     if parsed.complaint:
         yield _WARNING, f"{definition.file}: bash says: {parsed.complaint.splitlines()[0]}"
+    for other in _others(catalog, check):
+        yield _WARNING, f"{definition.file}: {other} is enabled, too: one of them does not run"
     for key, reason in _doubts(catalog, definition):
         yield _WARNING, str(definition.error(key, reason))
+
+
+def _others(catalog: Catalog, check: CheckId) -> list[CheckId]:
+    """The enabled checks beside *check*, where there may be only one."""
+    enabled = catalog.enabled()
+    if check not in enabled or not catalog.check_class(check.subsystem).alone:
+        return []
+    return sorted(other for other in enabled if other.subsystem == check.subsystem and other != check)
 
 
 def _doubts(catalog: Catalog, definition: Definition) -> Iterator[tuple[str, str]]:

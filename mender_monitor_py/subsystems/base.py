@@ -139,6 +139,7 @@ class Check(ABC):
     subsystem: ClassVar[str]
     summary: ClassVar[str]
     fields: ClassVar[tuple[Field, ...]]
+    alone: ClassVar[bool] = False  # whether a device has use for one of them only, and a second does not run
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         self.id = definition.check

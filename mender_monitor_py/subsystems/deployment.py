@@ -48,6 +48,7 @@ class DeploymentCheck(Check):
     subsystem = "deployment"
     summary = "deployments that fail or get stuck"
     fields = (_STUCK,)
+    alone = True
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         super().__init__(definition, settings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from mender_monitor_py import deploymentevents
 from mender_monitor_py.deploymentevents import Event
+from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import inotify, spool
 
 WHOLE_S = 60.0  # one that is not whole by then was left by a writer that has ended
@@ -29,7 +32,7 @@ class Words:
     """
     The files in *folder*. *wake* is called when there is another one.
 
-    A file stays until what it led to is on the disk, and is judged once.
+    A file stays until what it led to is on the disk, and is judged once: one check has the folder.
     """
 
     def __init__(self, folder: Path, kernel: inotify.Inotify, wake: Callable[[], None]) -> None:
@@ -38,13 +41,19 @@ class Words:
         self._wake = wake
         self._watch: inotify.Watch | None = None
         self._judged: set[Path] = set()
+        self._lock = -1
 
     def watch(self) -> None:
-        """The folder is made here: the scripts write nothing where there is none."""
+        """
+        The folder is made here: the scripts write nothing where there is none.
+
+        Raises UnknownError when another check has it.
+        """
         if self._watch is not None and self._watch.active:
             return
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._take()
             self._watch = self._inotify.watch(
                 self._folder, inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO, lambda _: self._wake()
             )
@@ -52,6 +61,22 @@ class Words:
     def close(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
+        self._release()
+
+    def _take(self) -> None:
+        self._release()
+        self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnknownError(
+                "another deployment check tells all that this one could: disable one"
+            ) from None
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def read(self, complete: Callable[[Event], Event], is_told: Callable[[Event], bool]) -> list[Word]:
         """

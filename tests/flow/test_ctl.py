@@ -502,6 +502,17 @@ def test_flush_without_the_daemon_says_why_it_cannot_send(device):
     outbox.close()
 
 
+def test_lint_tells_of_a_check_too_many(device):
+    """Two of deployments would tell each failure twice."""
+    for name in ("one", "two"):
+        device.done("create", "deployment", name)
+        assert device.ctl("lint") == Result(0, "", "")
+        device.done("enable", "deployment", name)
+        if name == "one":
+            assert device.ctl("lint") == Result(0, "", "")
+    assert "one.sh: deployment two is enabled, too: one of them does not run" in device.ctl("lint").out
+
+
 def test_lint_tells_errors_from_doubts(device):
     """
     With file and line; the exit status is for scripts.

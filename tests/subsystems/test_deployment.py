@@ -14,12 +14,17 @@ import pytest
 from mender_monitor_py.deploymentlog import DeploymentLog
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import deploymentlogs
+from mender_monitor_py.host.clock import Clock
 from mender_monitor_py.host.deploymentlogs import LogFile
+from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CRITICAL, OK
+from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import deployment
-from mender_monitor_py.subsystems.deployment import FAILED
+from mender_monitor_py.subsystems.base import Definition
+from mender_monitor_py.subsystems.deployment import FAILED, DeploymentCheck
 from mender_monitor_py.subsystems.deploymentstandstill import STUCK
 from tests.fakes.deployment_run import (
+    CHECK,
     GENERATIONS,
     BootClock,
     fail,
@@ -151,12 +156,12 @@ def test_one_without_a_log_that_the_server_tries_again(paths, generation) -> Non
         async with watched(paths, report):
             await fail(client, "d1")
             await report.until(lambda: report.alerts)
-            await fail(client, "d1", installed="release-2_INCONSISTENT")
+            await fail(client, "d1")
             await report.until(lambda: len(report.alerts) == 2)
             await moment()
 
     asyncio.run(scenario())
-    assert [one.subject.status for one in report.alerts] == ["rolled-back", "inconsistent"]
+    assert [one.subject.status for one in report.alerts] == ["rolled-back", "rolled-back"]
 
 
 def test_logs_that_an_earlier_version_judged(paths) -> None:
@@ -631,6 +636,51 @@ def test_only_the_name_tells_that_it_is_worse(paths, generation) -> None:
 
     asyncio.run(scenario())
     assert [one.subject.status for one in report.alerts] == ["rolled-back", "inconsistent"]
+
+
+def test_the_name_of_one_that_was_told_is_no_news(paths) -> None:
+    """
+    When it was told another deployment had begun, so that it was not known what is installed.
+    """
+    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, report):
+            client.begin("d1")
+            await moment()
+            client.phase("update-install")
+            await moment()
+            client.end(success=False, artifact="release-2_INCONSISTENT")
+            client.id = "d2"
+            client._rotate()
+            client.log("Deployment with ID d2 started.")
+            await report.until(lambda: report.alerts)
+            await moment()
+            client.installed("release-2_INCONSISTENT")
+            await moment()
+
+    asyncio.run(scenario())
+    assert told(report) == [(CRITICAL, FAILED, "release-2", "inconsistent")]
+
+
+def test_a_second_check(paths) -> None:
+    """One failure is one alert: the second says so, and begins when the first is disabled."""
+    client, first, second = UpdateFiles(paths.mender, "cpp"), JudgingReport(), JudgingReport()
+
+    async def scenario() -> None:
+        async with watched(paths, first):
+            host = Host(paths, Clock())
+            with pytest.raises(UnknownError, match="disable one"):
+                await DeploymentCheck(Definition(CHECK, {}), Settings()).run(host, second)
+            await host.aclose()
+            await fail(client, "d1")
+            await first.until(lambda: first.alerts)
+        async with watched(paths, second):
+            await fail(client, "d2")
+            await second.until(lambda: second.alerts)
+
+    asyncio.run(scenario())
+    assert len(first.alerts) == len(second.alerts) == 1
 
 
 def test_a_clock_that_was_set_back(paths) -> None:
