@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mender_monitor_py import lmdbpages
 from mender_monitor_py.errors import UnknownError
 from mender_monitor_py.host import menderstore
 
@@ -155,6 +156,42 @@ def test_a_small_file_that_says_it_is_huge(tmp_path, monkeypatch) -> None:
     with pytest.raises(UnknownError, match="too many"):
         menderstore.read(path)
     assert asked < 8 << 20
+
+
+def test_a_page_of_a_file_that_no_disk_holds(tmp_path) -> None:
+    """A branch has 48 bits of a page's number: the upper ones count."""
+    path = tmp_path / "mender-store"
+    leaf = Hostile(2, last_page=100)
+    value = struct.pack("=4H5s", 2, 0, 0, 5, b"state") + b"{}"
+    whole = leaf.page(1, value)
+    for high, wanted in ((0, {b"state": b"{}"}), (1, None)):
+        branch = Hostile(1, last_page=100)
+        branch.write(path, branch.page(1, struct.pack("=4H", 3, 0, high, 0)), whole)
+        if wanted is not None:
+            assert menderstore.read(path) == wanted
+        else:
+            with pytest.raises(UnknownError, match="not one of the file's"):
+                menderstore.read(path)
+
+
+def test_what_is_written_while_it_is_read(tmp_path, monkeypatch) -> None:
+    """It is read anew, as what was read may be of two snapshots; not for ever."""
+    path, writes = tmp_path / "mender-store", 1
+    real = lmdbpages.values
+
+    def values(*arguments):
+        nonlocal writes
+        if writes > 0:
+            writes -= 1
+            write(path, {b"state": b"%d" % writes})
+        return real(*arguments)
+
+    monkeypatch.setattr(lmdbpages, "values", values)
+    write(path, {b"state": b"old"})
+    assert menderstore.read(path) == {b"state": b"0"}
+    writes = 1000
+    with pytest.raises(UnknownError, match="written to all the time"):
+        menderstore.read(path)
 
 
 def test_what_is_no_store(tmp_path) -> None:

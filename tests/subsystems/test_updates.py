@@ -18,6 +18,7 @@ from mender_monitor_py.host.host import Host
 from mender_monitor_py.host.procfs import Procfs
 from mender_monitor_py.updateprogress import Change, Outcome
 from tests.fakes.update_files import PROGRAM, UpdateFiles
+from tests.fakes.watched import elapse
 
 SOON = 30.0
 
@@ -95,6 +96,26 @@ def test_a_deployment_from_begin_to_end(paths, generation, success) -> None:
             await kept.ended(Outcome.COMMITTED if success else Outcome.ROLLED_BACK)
             assert updates.current is None
             assert kept.changes[-1].failed_in == ("" if success else "update-install")
+
+    asyncio.run(scenario())
+
+
+def test_one_whose_log_gets_its_end_a_moment_later(paths) -> None:
+    """The newer client removes its state first. What it installs anew has the same name before and after."""
+    client = UpdateFiles(paths.mender, "cpp")
+
+    async def scenario() -> None:
+        async with listening(paths) as (updates, kept):
+            client.begin("d1", "release-1")
+            client.phase("update-install", "release-1")
+            await kept.until(lambda: "update-install" in kept.phases)
+            last_line, client.log = client.log, lambda *_: None  # type: ignore[method-assign]
+            client.end(success=True)
+            await kept.until(lambda: updates.current is None)
+            await elapse(0.1)
+            assert kept.changes[-1].outcome is None and not updates.settled
+            last_line("Deployment with ID d1 finished with status: Success")
+            await kept.ended(Outcome.COMMITTED)
 
     asyncio.run(scenario())
 
