@@ -71,6 +71,7 @@ class Holding:
         self._following: asyncio.Task[None] | None = None
         self._watched: Stamp | None = None  # until when who writes was seen; None: it is, or was to the end
         self._doubtful = False  # whether the deployment goes on is not known
+        host.held = lambda: self.held
 
     @property
     def held(self) -> bool:

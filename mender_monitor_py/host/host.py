@@ -33,6 +33,7 @@ class Host:
     def __init__(self, paths: Paths, clock: Clock) -> None:
         self.paths = paths
         self.clock = clock
+        self.held: Callable[[], bool] = lambda: False  # whether findings are held back
         self._inotify: Inotify | None = None
         self._files: Files | None = None
         self._bus: SystemBus | None = None
@@ -156,8 +157,12 @@ class Host:
 
     @property
     def installing(self) -> bool:
-        """Whether the update client installs something now."""
-        return self._installation is not None and self._installation.active
+        """
+        Whether the update client installs something now, or has since findings are held back.
+
+        What it has done until its end while the daemon was stopped is met afterwards.
+        """
+        return self.held() or (self._installation is not None and self._installation.active)
 
     @property
     def updating(self) -> bool:

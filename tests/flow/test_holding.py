@@ -218,6 +218,23 @@ def test_it_goes_on_over_a_restart_and_a_reboot(
     asyncio.run(story())
 
 
+def test_what_it_did_while_the_daemon_was_stopped_is_still_its_own(paths: Any, client: UpdateFiles) -> None:
+    """A service that it has restarted meanwhile is met when the client has done all."""
+
+    async def story() -> None:
+        async with running(paths) as run:
+            install(client)
+            await run.until(lambda: run.holding.held)
+        client.phase("rollback")
+        client.end(success=False, failed_in="update-install")
+        async with running(paths) as run:
+            assert run.host.installing
+            await run.until(lambda: not run.holding.held)
+            assert not run.host.installing
+
+    asyncio.run(story())
+
+
 def test_a_store_that_cannot_be_read_yet_ends_nothing(paths: Any, client: UpdateFiles) -> None:
     """
     The next daemon may come before the client's data: then the hold goes on until it is known how it ended.
