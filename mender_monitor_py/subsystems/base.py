@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mender_monitor_py.errors import DefinitionError
 from mender_monitor_py.host.host import Host
 from mender_monitor_py.model import CheckId, Observation
 from mender_monitor_py.settings import Settings
+
+if TYPE_CHECKING:  # the commands of the CLI do without
+    import asyncio
 
 
 @dataclass(frozen=True, slots=True)
