@@ -140,6 +140,7 @@ class _Reader:
         self._lines: deque[_Entry] = deque(maxlen=LINES)
         self._first = ""  # the first line's timestamp
         self._opened: tuple[int, str] | None = None  # place and timestamp, until the next transition
+        self._rejected = False  # since then, or since the end
         self._began: tuple[int, str] | None = None
         self._forget()
 
@@ -187,13 +188,18 @@ class _Reader:
         elif found := _TRANSITION.fullmatch(message):
             if found[1] == "update-fetch" and (self._opened or self._success is not None):
                 self._begin(*(self._opened or (place, entry.timestamp)))
-            self._opened = None
+            if self._rejected:
+                self._abort()
+            self._opened, self._rejected = None, False
             self._transition(found[1], found[2], found[3], found[4])
         elif found := _SHUT_DOWN.fullmatch(message):
             self._failed_in(found[1] if level == "error" else "")
         elif _ABORTED.fullmatch(message):
-            # Of what has failed by then, the server hears in vain.
-            self._aborted = self._aborted or (not self._phase and self._success is None)
+            # The older client reports before it says by a transition that it began.
+            if self._opened or self._success is not None:
+                self._rejected = True
+            else:
+                self._abort()
         elif level in ("error", "fatal"):
             if found := _MODULE.search(message) or _SCRIPT.search(message):
                 self._failed_in(found[1])
@@ -203,6 +209,10 @@ class _Reader:
                 self._failed = True
         elif (found := _ARTIFACT.search(message)) and not self._artifact:
             self._artifact = found[1]
+
+    def _abort(self) -> None:
+        """Of what has failed by then, the server hears in vain."""
+        self._aborted = self._aborted or (not self._phase and self._success is None)
 
     def _transition(self, old: str, old_kind: str, new: str, new_kind: str) -> None:
         if new == REPORT:

@@ -157,6 +157,17 @@ def test_what_comes_after_is_the_same_deployment(first, more) -> None:
     assert once.run and once.run == again.run
 
 
+@pytest.mark.parametrize("before", [[], [OPENED, FETCHED, REFUSED]])
+def test_the_first_report_is_refused(before) -> None:
+    """The older client reports before it says by a transition that the deployment began."""
+    refused = "State transition: update-fetch [Download_Enter] -> update-status-report [none]"
+    found = log(
+        *before, OPENED, ("warning", "Status report rejected, deployment aborted at the backend"), refused
+    )
+    assert (found.success, found.aborted, found.phase) == (False, True, "update-fetch")
+    assert not log(*before, OPENED, refused).aborted
+
+
 def test_one_that_began_at_another_time() -> None:
     assert log(STARTED).run != log(STARTED, stamp="2026-11-25T10:00:01Z").run
     assert not log(FAILURE).run
