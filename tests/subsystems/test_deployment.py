@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import time
 from dataclasses import replace
 
 import pytest
@@ -22,11 +21,9 @@ from mender_monitor_py.settings import Settings
 from mender_monitor_py.subsystems import deployment
 from mender_monitor_py.subsystems.base import Definition
 from mender_monitor_py.subsystems.deployment import FAILED, DeploymentCheck
-from mender_monitor_py.subsystems.deploymentstandstill import STUCK
 from tests.fakes.deployment_run import (
     CHECK,
     GENERATIONS,
-    BootClock,
     fail,
     hurry,
     moment,
@@ -38,7 +35,6 @@ from tests.fakes.deployment_run import (
 )
 from tests.fakes.judging import JudgingReport
 from tests.fakes.update_files import SECRET, UpdateFiles
-from tests.fakes.watched import elapse
 
 
 @pytest.fixture(autouse=True)
@@ -450,149 +446,6 @@ def test_no_log_at_all(paths, generation) -> None:
     assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
 
 
-ERRORS = {
-    "go": "Update module terminated abnormally: exit status 1",
-    "cpp": "Process returned non-zero exit status: ArtifactInstall: Process exited with status 1",
-}
-
-
-class Quiet(UpdateFiles):
-    """A client whose DaemonLogLevel is warning: its logs have neither transitions nor an end."""
-
-    def log(self, message: str, level: str = "info") -> None:
-        with self._log(0, self.id).open("a"):
-            if level != "info":
-                super().log(ERRORS[self.generation], level)
-
-
-@GENERATIONS
-def test_a_client_that_logs_errors_only(paths, generation) -> None:
-    client, report = Quiet(paths.mender, generation), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            await succeed(client, "d1", "release-2")
-            await moment()
-            await fail(client, "d2", "release-3")
-            await report.until(lambda: report.alerts)
-            client.begin("d3", "release-4")
-            await moment()
-            script(paths, "Download_Error", "managed", artifact="release-4", deployment="d3")
-            client.end(success=False)
-            await report.until(lambda: len(report.alerts) == 2)
-            await succeed(client, "d4", "release-5")
-            await report.until(lambda: len(report.alerts) == 4)
-            assert not list(paths.deployment_spool.iterdir())
-
-    asyncio.run(scenario())
-    assert told(report) == [
-        (CRITICAL, FAILED, "release-3", "rolled-back"),
-        (CRITICAL, FAILED, "release-4", "failed"),
-        (OK, FAILED, "release-3", "committed"),
-        (OK, FAILED, "release-4", "committed"),
-    ]
-    assert ERRORS[generation] in str(report.alerts[0].details.lines_before)
-    assert "failed in Download\n" in report.alerts[1].details.description
-
-
-def test_a_client_that_logs_errors_only_and_takes_its_time(paths) -> None:
-    """
-    Its log is there long before the store says that something runs: a script of the state Sync is slow.
-    """
-    client, report = Quiet(paths.mender, "cpp"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            client.id = "d1"
-            client.log("Deployment with ID d1 started.")
-            await elapse(0.4)
-            await fail(client, "d1")
-            await report.until(lambda: report.alerts)
-
-    asyncio.run(scenario())
-    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
-
-
-@GENERATIONS
-def test_a_client_that_logs_errors_only_and_a_store_that_cannot_be_read_for_a_while(
-    paths, generation
-) -> None:
-    """
-    It is not known whether it runs: it is judged when that is.
-    """
-    client, report = Quiet(paths.mender, generation), JudgingReport()
-    store = paths.mender / "mender-store"
-
-    async def scenario() -> None:
-        async with watched(paths, report):
-            client.begin("d1")
-            await moment()
-            client.phase("update-install")
-            client.log("", "error")
-            await moment()
-            whole = store.read_bytes()
-            store.write_bytes(b"x" * 100_000)
-            await report.until(lambda: report.reason)
-            await moment()
-            assert not report.alerts
-            store.write_bytes(whole)
-            await report.until(lambda: not report.reason)
-            client.phase("rollback")
-            await moment()
-            client.end(success=False)
-            await report.until(lambda: report.alerts)
-
-    asyncio.run(scenario())
-    assert told(report) == [(CRITICAL, FAILED, "release-2", "rolled-back")]
-
-
-@GENERATIONS
-def test_a_client_that_logs_errors_only_while_the_daemon_was_down(paths, generation) -> None:
-    """
-    One of before is history. A success is none, and one that runs has not failed yet.
-    """
-    client, report = Quiet(paths.mender, generation), JudgingReport()
-
-    def deploy(deployment: str, artifact: str, installed: str = "", *, errors: bool) -> None:
-        client.begin(deployment, artifact)
-        script(paths, "Download_Leave", "managed", artifact=artifact, deployment=deployment)
-        if errors:
-            client.log("", "error")
-        client.end(success=not errors, artifact=installed)
-
-    async def look() -> list[str]:
-        """The subjects and statuses that the next daemon tells."""
-        daemon = JudgingReport(report.memory)
-        async with watched(paths, daemon):
-            await elapse(0.4)
-        report.memory = daemon.memory
-        return [f"{one.subject.name} {one.subject.status}" for one in daemon.alerts]
-
-    async def scenario() -> None:
-        paths.deployment_spool.mkdir(parents=True)
-        deploy("history", "release-0", errors=True)
-        assert await look() == []
-        deploy("d1", "release-2", "release-2", errors=False)
-        await asyncio.sleep(0.02)
-        deploy("d2", "release-3", "release-3_INCONSISTENT", errors=True)
-        assert await look() == ["release-3 inconsistent"]
-        client.begin("d3", "release-4")
-        client.phase("update-store", "release-4")
-        client.log("", "error")
-        assert await look() == []
-        client.end(success=False)
-        script(paths, "Download_Error", "managed", artifact="release-4", deployment="d3")
-        assert await look() == ["release-4 failed"]
-        assert await look() == []
-        client.begin("d4", "release-5")
-        client.log("", "error")  # on the way to a success
-        client.end(success=True, artifact="release-5")
-        assert await look() == await look() == []
-        assert not list(paths.deployment_spool.iterdir())
-
-    asyncio.run(scenario())
-
-
 def test_only_the_name_tells(paths) -> None:
     """Nothing but the artifact's name was left behind while the daemon was down."""
     client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
@@ -766,135 +619,6 @@ def test_a_log_that_cannot_be_read_hides_no_other(paths, monkeypatch) -> None:
 
     asyncio.run(scenario())
     assert sorted(one.subject.name for one in report.alerts) == ["release-2", "release-3"]
-
-
-def test_one_that_is_stuck_and_moves_again(paths, monkeypatch) -> None:
-    client, report = UpdateFiles(paths.mender, "go"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report, DEPLOYMENT_STUCK="1s"):
-            client.begin("d1")
-            await report.until(lambda: report.alerts)
-            client.phase("update-install")
-            await report.until(lambda: len(report.alerts) >= 3)
-            client.end(success=True, artifact="release-2")
-            await report.until(lambda: len(report.alerts) == 4)
-
-    asyncio.run(scenario())
-    assert [(one.level, one.name, one.subject.name) for one in report.alerts] == [
-        (CRITICAL, STUCK, "release-2"),
-        (OK, STUCK, "release-2"),
-    ] * 2
-
-
-@pytest.mark.parametrize(
-    ("hours", "up", "alerts"), [(1, 8, []), (3, 8, [STUCK]), (8, 1, []), (8, 3, [STUCK])]
-)
-def test_one_that_was_stuck_before_the_daemon_came(paths, hours, up, alerts) -> None:
-    """
-    The time counts over restarts of the daemon, since the client wrote last; not while the device was off.
-    """
-    client, report = UpdateFiles(paths.mender), JudgingReport()
-    client.begin("d1")
-    (log,) = paths.mender.glob("deployments.*.log")
-    then = time.time() - hours * 3600
-    os.utime(log, (then, then))
-
-    async def scenario() -> None:
-        async with watched(paths, report, BootClock("boot", up * 3600.0)):
-            await moment()
-
-    asyncio.run(scenario())
-    assert [one.name for one in report.alerts] == alerts
-
-
-@pytest.mark.parametrize(("writes", "alerts"), [(False, [STUCK]), (True, [])])
-def test_a_device_that_boots_again_and_again(paths, writes, alerts) -> None:
-    """
-    It never runs for long. While its client goes on it moves; else the sixth boot is one too many.
-    """
-    client, report = UpdateFiles(paths.mender), JudgingReport()
-
-    async def boot(number: int) -> JudgingReport:
-        daemon = JudgingReport(report.memory)
-        daemon.states = report.states
-        async with watched(paths, daemon, BootClock(f"boot-{number}", 60.0)):
-            await moment()
-            if writes:
-                client.phase("update-install")
-                await moment()
-        report.memory = daemon.memory
-        report.alerts += daemon.alerts
-        return daemon
-
-    async def scenario() -> None:
-        await boot(0)  # there is a memory
-        client.begin("d1")
-        for number in range(1, 6):
-            await boot(number)
-            assert not report.alerts
-        await boot(6)
-        await boot(7)
-        if not writes:
-            client.phase("update-install")
-            await boot(8)
-            assert [one.level for one in report.alerts] == [CRITICAL, OK]
-
-    asyncio.run(scenario())
-    assert [one.name for one in report.alerts if one.level == CRITICAL] == alerts
-
-
-@GENERATIONS
-def test_one_that_is_stuck_and_whose_store_cannot_be_read(paths, generation) -> None:
-    """It is not known whether it moves: nothing is told, also not when it is as before."""
-    client, report = UpdateFiles(paths.mender, generation), JudgingReport()
-    store, away = paths.mender / "mender-store", paths.root / "away"
-
-    async def scenario() -> None:
-        async with watched(paths, report, DEPLOYMENT_STUCK="1s"):
-            client.begin("d1")
-            await report.until(lambda: report.alerts)
-            whole, times = store.read_bytes(), store.stat()
-            store.write_bytes(b"x" * 100_000)
-            await report.until(lambda: report.reason)
-            store.write_bytes(whole)
-            await report.until(lambda: not report.reason)
-            await moment()
-        os.utime(store, ns=(times.st_atime_ns, times.st_mtime_ns))
-        store.rename(away)
-        again = JudgingReport(report.memory)
-        again.states = report.states
-        async with watched(paths, again, DEPLOYMENT_STUCK="1s"):
-            assert not again.alerts
-            away.rename(store)
-            await again.until(lambda: again.notes["deployment"])
-            await moment()
-            assert not again.alerts
-            client.phase("update-install")
-            await again.until(lambda: again.alerts)
-        report.alerts += again.alerts[:1]
-
-    asyncio.run(scenario())
-    assert [(one.level, one.name) for one in report.alerts] == [(CRITICAL, STUCK), (OK, STUCK)]
-    assert "It moves again" in report.alerts[1].details.description
-
-
-@pytest.mark.parametrize("name", ["+stuck", "\tstuck"])
-def test_no_artifact_is_called_so_that_nothing_is_stuck(paths, monkeypatch, name) -> None:
-    """
-    An artifact of such a name has failed, and is an open alert.
-    """
-    client, report = UpdateFiles(paths.mender, "cpp"), JudgingReport()
-
-    async def scenario() -> None:
-        async with watched(paths, report, DEPLOYMENT_STUCK="1s"):
-            await fail(client, "d1", name)
-            await report.until(lambda: report.alerts)
-            client.begin("d2", "release-3")
-            await report.until(lambda: report.alerts[-1].name == STUCK)
-
-    asyncio.run(scenario())
-    assert [one.name for one in report.alerts] == [FAILED, STUCK]
 
 
 def test_no_update_client(paths) -> None:
